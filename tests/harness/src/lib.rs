@@ -1,0 +1,29 @@
+//! What the tests stand on: a raw MySQL client with a reference parser, real MariaDB servers,
+//! Shunt's own programs as processes, a fake CN, and links that can be cut.
+//!
+//! It shares no protocol code with Shunt: it is what Shunt is compared with.
+
+pub mod caps;
+pub mod command;
+pub mod decode;
+pub mod eventually;
+pub mod login;
+pub mod mariadb;
+pub mod packet;
+pub mod ports;
+pub mod process;
+pub mod reference;
+pub mod response;
+pub mod wire;
+
+pub use caps::Caps;
+pub use command::{Execute, Param, com};
+pub use decode::{ErrPacket, OkPacket};
+pub use eventually::{eventually, patience, within};
+pub use login::Login;
+pub use mariadb::MariaDb;
+pub use ports::free_port;
+pub use process::Process;
+pub use reference::{Role, Shape, Turn};
+pub use response::Response;
+pub use wire::Raw;
