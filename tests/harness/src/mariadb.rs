@@ -204,12 +204,13 @@ impl MariaDb {
         .await
     }
 
-    /// Stops it where it is (SIGSTOP): connections stay, nothing answers.
+    /// Stops it where it is (SIGSTOP), and waits until all of it stands: connections stay, nothing
+    /// answers.
     ///
     /// # Errors
     /// It does not run.
-    pub fn freeze(&self) -> Result<()> {
-        self.process.as_ref().context("not running")?.signal(Signal::STOP)
+    pub async fn freeze(&self) -> Result<()> {
+        self.process.as_ref().context("not running")?.freeze().await
     }
 
     /// Lets it go on (SIGCONT).

@@ -1,8 +1,8 @@
 //! A child process that cannot outlive the test: in a process group of its own, its output in files,
 //! killed when the value is dropped, and by a watcher when the test process dies in any other way.
 
-use crate::eventually::within;
-use anyhow::{Context as _, Result, bail};
+use crate::eventually::{patience, within};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -70,6 +70,24 @@ impl Process {
     /// The process is gone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill_process(self.pid(), signal).with_context(|| format!("signal {}", self.name))
+    }
+
+    /// Stops it where it is (SIGSTOP), and waits until every thread stands. SIGCONT lets it go on.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub async fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        within(patience(), async || {
+            for task in fs::read_dir(format!("/proc/{}/task", self.id()))? {
+                let stat = fs::read_to_string(task?.path().join("stat"))?;
+                // The state follows the name, which is in parentheses and may have any character.
+                let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+                ensure!(state.starts_with('T'), "a thread of {} runs on: {state}", self.name);
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// How it ended, if it has.

@@ -103,7 +103,8 @@ async fn the_lesser_commands() -> Result<()> {
         assert_eq!(s.command(&[com::RESET_CONNECTION]).await?.shape, Shape::Ok);
         assert_eq!(s.command(&[com::PROCESS_INFO]).await?.shape, Shape::Text);
         let other = Login::user("other").password("two").database("test_raw");
-        assert_eq!(s.change_user(&other).await?.shape, Shape::Ok);
+        // MariaDB asks again, even if the answer was right.
+        assert_eq!(s.change_user(&other).await?.shape, Shape::SwitchOk);
         let switched = s.change_user(&other.clone().plugin("unknown_plugin")).await?;
         assert_eq!(switched.shape, Shape::SwitchOk);
         assert!(s.value("SELECT CURRENT_USER()").await?.starts_with("other@"));
@@ -176,7 +177,7 @@ async fn a_server_can_be_frozen_killed_and_started_again() -> Result<()> {
     let mut cn = MariaDb::start().await?;
     let mut s = cn.root().await?;
     s.run("CREATE DATABASE kept").await?;
-    cn.freeze()?;
+    cn.freeze().await?;
     s.set_patience(std::time::Duration::from_millis(100));
     assert!(s.ping().await.is_err());
     cn.thaw()?;
