@@ -1,0 +1,310 @@
+//! What a client sends: where commands begin, what they are, and which of them await a response.
+//!
+//! A command is looked at where it starts: its first kilobyte at most, never the middle of an upload or of a payload
+//! that goes over several packets. Everything else is hopped over.
+
+use crate::command::{self, Kind, Shape};
+use crate::packet::{FULL, HEADER, Header};
+use crate::{login, sql};
+use std::collections::VecDeque;
+
+/// How much of a statement is looked at. Shorter ones are seen whole.
+pub const LOOK: usize = 1024;
+
+/// Commands that may await their response. A client that sends more is not read until some are answered.
+pub const MAX_PENDING: usize = 1024;
+
+/// A command that awaits its response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Its number.
+    pub code: u8,
+    /// The shape of its response.
+    pub shape: Shape,
+    /// The statement that it is about, for those that are about one.
+    pub statement: u32,
+}
+
+/// A command as its beginning tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Command<'a> {
+    /// Its number.
+    pub code: u8,
+    /// What follows the number: all of it, or a beginning.
+    pub body: &'a [u8],
+    /// Whether `body` is all.
+    pub whole: bool,
+}
+
+impl Command<'_> {
+    /// The statement that it is about.
+    #[must_use]
+    pub fn statement(&self) -> u32 {
+        match self.body {
+            [a, b, c, d, ..] => u32::from_le_bytes([*a, *b, *c, *d]),
+            _ => 0,
+        }
+    }
+}
+
+/// Hears of commands as they are forwarded.
+pub trait Requested {
+    /// A command begins, and goes to the CN.
+    fn command(&mut self, command: Command<'_>);
+
+    /// More of the command whose beginning was not all of it.
+    fn more(&mut self, body: &[u8]);
+}
+
+/// Why forwarding stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// What is left is the beginning of something: call again with more behind it.
+    Partial,
+    /// What is left begins with a command that does not go to the CN as it is. The packet has this many bytes, its
+    /// header included, and is all there.
+    Intercepted(usize),
+    /// Too many commands await their response.
+    Full,
+}
+
+/// A client that breaks the protocol. Its connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A command does not begin with sequence number 0.
+    #[error("command begins with sequence number {0}")]
+    OutOfOrder(u8),
+    /// A command that must be seen whole is longer than any real one.
+    #[error("command {0:#04x} of {1} bytes")]
+    TooLong(u8, usize),
+    /// More was sent behind a LOAD DATA LOCAL than its file.
+    #[error("a command was sent ahead behind a request for a file")]
+    SentAhead,
+}
+
+/// Where in the stream it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The next packet begins a command.
+    Command,
+    /// Within a command: bytes left of its packet, and whether another packet of it follows.
+    Body { left: usize, continued: bool, fed: bool },
+    /// At the header of a further packet of a command.
+    Continuation { fed: bool },
+    /// The next packet is of a file.
+    Upload { continued: bool },
+    /// Within a packet of a file.
+    UploadBody { left: usize, continued: bool },
+}
+
+/// The client's direction of a session.
+#[derive(Debug)]
+pub struct Requests {
+    state: State,
+    pending: VecDeque<Pending>,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self { state: State::Command, pending: VecDeque::new() }
+    }
+}
+
+impl Requests {
+    /// Whether no command is under way and every one has had its whole response.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.state == State::Command && self.pending.is_empty()
+    }
+
+    /// Whether the next byte begins a command.
+    #[must_use]
+    pub fn is_at_command(&self) -> bool {
+        self.state == State::Command
+    }
+
+    /// Whether a file is being sent.
+    #[must_use]
+    pub const fn is_uploading(&self) -> bool {
+        matches!(self.state, State::Upload { .. } | State::UploadBody { .. })
+    }
+
+    /// The command whose response is next.
+    #[must_use]
+    pub fn next(&self) -> Option<&Pending> {
+        self.pending.front()
+    }
+
+    /// How many commands await their response.
+    #[must_use]
+    pub fn awaited(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The response of the next command is whole.
+    pub(crate) fn answered(&mut self) -> Option<Pending> {
+        let pending = self.pending.pop_front();
+        if self.pending.is_empty() && self.pending.capacity() > 8 {
+            self.pending.shrink_to(0);
+        }
+        pending
+    }
+
+    /// The CN asked for a file: what the client sends next is that file.
+    pub(crate) fn begin_upload(&mut self) -> Result<(), Violation> {
+        if self.state != State::Command || self.pending.len() != 1 {
+            return Err(Violation::SentAhead);
+        }
+        self.state = State::Upload { continued: false };
+        Ok(())
+    }
+
+    /// Takes what can be forwarded from the front of `bytes`. Returns how many bytes that is, and why it ends there,
+    /// unless all were taken.
+    ///
+    /// # Errors
+    /// [`Violation`].
+    pub fn advance(
+        &mut self,
+        bytes: &[u8],
+        events: &mut impl Requested,
+    ) -> Result<(usize, Option<Stop>), Violation> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            match self.state {
+                State::Command => match self.begin(rest, events)? {
+                    Ok(taken) => at += taken,
+                    Err(stop) => return Ok((at, Some(stop))),
+                },
+                State::Body { left, continued, fed } => {
+                    let now = left.min(rest.len());
+                    if fed {
+                        events.more(&rest[..now]);
+                    }
+                    at += now;
+                    self.state = match (left - now, continued) {
+                        (0, true) => State::Continuation { fed },
+                        (0, false) => State::Command,
+                        (left, _) => State::Body { left, continued, fed },
+                    };
+                }
+                State::Continuation { .. } | State::Upload { .. } => {
+                    let Some(header) = Header::read(rest) else {
+                        return Ok((at, Some(Stop::Partial)));
+                    };
+                    at += HEADER;
+                    self.state = self.further(header.len);
+                }
+                State::UploadBody { left, continued } => {
+                    let now = left.min(rest.len());
+                    at += now;
+                    self.state = match left - now {
+                        0 => State::Upload { continued },
+                        left => State::UploadBody { left, continued },
+                    };
+                }
+            }
+        }
+        Ok((at, None))
+    }
+
+    /// Counts `packet`, which is a whole intercepted command, as forwarded after all.
+    pub fn pass(&mut self, packet: &[u8], events: &mut impl Requested) {
+        let Some((&code, body)) = packet.get(HEADER..).and_then(<[u8]>::split_first) else { return };
+        let Kind::Forward(shape) = command::kind(code) else { return };
+        let command = Command { code, body, whole: true };
+        self.pending.push_back(Pending { code, shape, statement: command.statement() });
+        events.command(command);
+    }
+
+    /// The state behind a header that begins no command.
+    fn further(&self, len: usize) -> State {
+        let continued = len == FULL;
+        match self.state {
+            // An empty packet ends a file, but not where it only ends a payload of several packets.
+            State::Upload { continued: false } if len == 0 => State::Command,
+            State::Upload { .. } if len == 0 => State::Upload { continued: false },
+            State::Upload { .. } => State::UploadBody { left: len, continued },
+            State::Continuation { .. } if len == 0 => State::Command,
+            State::Continuation { fed } => State::Body { left: len, continued, fed },
+            state => state,
+        }
+    }
+
+    /// Begins a command at the front of `bytes`, which has at least one byte.
+    fn begin(&mut self, bytes: &[u8], events: &mut impl Requested) -> Result<Result<usize, Stop>, Violation> {
+        let Some(header) = Header::read(bytes) else {
+            return Ok(Err(Stop::Partial));
+        };
+        if header.seq != 0 {
+            return Err(Violation::OutOfOrder(header.seq));
+        }
+        let Some(&code) = bytes.get(HEADER).filter(|_| header.len > 0) else {
+            // A packet without a command is refused like an unknown one.
+            return Ok(Err(if header.len == 0 { Stop::Intercepted(HEADER) } else { Stop::Partial }));
+        };
+        let there = &bytes[HEADER..bytes.len().min(HEADER + header.len)];
+        let shape = match command::kind(code) {
+            Kind::Forward(shape) => shape,
+            Kind::ChangeUser | Kind::Refuse => return intercepted(code, header.len, there.len()),
+        };
+        if there.len() < header.len.min(look(code)) {
+            return Ok(Err(Stop::Partial));
+        }
+        if is_kill(code, &there[1..]) && there.len() == header.len {
+            return Ok(Err(Stop::Intercepted(HEADER + header.len)));
+        }
+        if code == command::RESET_CONNECTION {
+            return intercepted(code, header.len, there.len());
+        }
+        if self.pending.len() >= MAX_PENDING {
+            return Ok(Err(Stop::Full));
+        }
+        let whole = there.len() == header.len && header.len < FULL;
+        let command = Command { code, body: &there[1..], whole };
+        if shape != Shape::None {
+            self.pending.push_back(Pending { code, shape, statement: command.statement() });
+        }
+        events.command(command);
+        let fed = !whole && code == command::STMT_PREPARE;
+        let continued = header.len == FULL;
+        self.state = match (header.len - there.len(), continued) {
+            (0, true) => State::Continuation { fed },
+            (0, false) => State::Command,
+            (left, _) => State::Body { left, continued, fed },
+        };
+        Ok(Ok(HEADER + there.len()))
+    }
+}
+
+/// A command that must be there whole before it is dealt with.
+fn intercepted(code: u8, len: usize, there: usize) -> Result<Result<usize, Stop>, Violation> {
+    if len > login::MAX_LOGIN {
+        return Err(Violation::TooLong(code, len));
+    }
+    Ok(Err(if there == len { Stop::Intercepted(HEADER + len) } else { Stop::Partial }))
+}
+
+/// How many bytes of a command, its number included, are needed to tell what it is.
+const fn look(code: u8) -> usize {
+    match code {
+        command::QUERY | command::STMT_PREPARE => LOOK,
+        // Statement id, flags, and number of executions.
+        command::STMT_EXECUTE | command::STMT_BULK_EXECUTE => 10,
+        command::STMT_CLOSE
+        | command::STMT_RESET
+        | command::STMT_FETCH
+        | command::STMT_SEND_LONG_DATA
+        | command::PROCESS_KILL => 5,
+        _ => 1,
+    }
+}
+
+fn is_kill(code: u8, body: &[u8]) -> bool {
+    match code {
+        command::PROCESS_KILL => true,
+        command::QUERY => sql::begins_with_kill(body),
+        _ => false,
+    }
+}

@@ -1,0 +1,276 @@
+//! What is read of SQL text: a KILL, and words that hint at state which no tracker shows.
+//!
+//! Nothing here decides what a statement means. A hint says that the CN must be asked; one too many costs a question,
+//! and one too few is what the trackers and the questions are there for.
+
+/// What a KILL ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillKind {
+    /// The connection.
+    Connection,
+    /// The statement that it runs.
+    Query,
+}
+
+/// A `KILL` with the number of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// The connection.
+    pub id: u64,
+    /// What of it.
+    pub kind: KillKind,
+}
+
+/// Whether the first word of `text` is `KILL`, comments before it left aside.
+#[must_use]
+pub fn begins_with_kill(text: &[u8]) -> bool {
+    // Nearly every statement is told apart here.
+    match text.first() {
+        Some(b'k' | b'K' | b'/' | b'-' | b'#') => {}
+        Some(byte) if byte.is_ascii_whitespace() => {}
+        _ => return false,
+    }
+    next_word(text).is_some_and(|(word, _)| word.eq_ignore_ascii_case(b"KILL"))
+}
+
+/// Reads `KILL [HARD | SOFT] [CONNECTION | QUERY] number`. `None` for everything else, `KILL QUERY ID` and
+/// `KILL USER` included: these are the CN's.
+#[must_use]
+pub fn kill(text: &[u8]) -> Option<Kill> {
+    let (word, mut rest) = next_word(text)?;
+    if !word.eq_ignore_ascii_case(b"KILL") {
+        return None;
+    }
+    let mut kind = KillKind::Connection;
+    loop {
+        let (word, behind) = next_word(rest)?;
+        rest = behind;
+        if word.eq_ignore_ascii_case(b"HARD") || word.eq_ignore_ascii_case(b"SOFT") {
+            continue;
+        }
+        if word.eq_ignore_ascii_case(b"CONNECTION") {
+            kind = KillKind::Connection;
+        } else if word.eq_ignore_ascii_case(b"QUERY") {
+            kind = KillKind::Query;
+        } else {
+            let id = std::str::from_utf8(word).ok()?.parse().ok()?;
+            let behind = skip(rest);
+            let ends = behind.is_empty() || (behind[0] == b';' && skip(&behind[1..]).is_empty());
+            return ends.then_some(Kill { id, kind });
+        }
+    }
+}
+
+/// Skips white space and comments. A `/*!` comment is SQL.
+fn skip(mut text: &[u8]) -> &[u8] {
+    loop {
+        text = text.trim_ascii_start();
+        let line = text.starts_with(b"#")
+            || (text.starts_with(b"--") && text.get(2).is_none_or(u8::is_ascii_whitespace));
+        if line {
+            let end = memchr::memchr(b'\n', text).map_or(text.len(), |at| at + 1);
+            text = &text[end..];
+        } else if text.starts_with(b"/*") && !matches!(text.get(2), Some(b'!' | b'M')) {
+            match memchr::memmem::find(&text[2..], b"*/") {
+                Some(at) => text = &text[at + 4..],
+                None => return &[],
+            }
+        } else {
+            return text;
+        }
+    }
+}
+
+fn next_word(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let text = skip(text);
+    let end = text.iter().position(|byte| !is_word(*byte)).unwrap_or(text.len());
+    (end > 0).then(|| text.split_at(end))
+}
+
+const fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// Kinds of state that a text may touch without a tracker's saying so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints(u16);
+
+impl Hints {
+    /// User variables.
+    pub const USER_VARIABLES: Self = Self(1);
+    /// Temporary tables.
+    pub const TEMPORARY_TABLES: Self = Self(1 << 1);
+    /// `GET_LOCK`.
+    pub const USER_LOCKS: Self = Self(1 << 2);
+    /// `LOCK TABLES`, `FLUSH TABLES WITH READ LOCK`, `BACKUP`.
+    pub const LOCKED_TABLES: Self = Self(1 << 3);
+    /// `HANDLER`.
+    pub const HANDLERS: Self = Self(1 << 4);
+    /// `PREPARE` and its like, as text.
+    pub const TEXT_STATEMENTS: Self = Self(1 << 5);
+    /// `LAST_INSERT_ID`, set or generated.
+    pub const LAST_INSERT_ID: Self = Self(1 << 6);
+    /// Values of sequences.
+    pub const SEQUENCES: Self = Self(1 << 7);
+    /// `XA`.
+    pub const XA: Self = Self(1 << 8);
+    /// System variables, in ways that the trackers miss: a temporary value, a fixed clock, a one-shot.
+    pub const VARIABLES: Self = Self(1 << 9);
+    /// What the last statement left: warnings, FOUND_ROWS, ROW_COUNT.
+    pub const LAST_RESULT: Self = Self(1 << 10);
+    /// Code on the CN ran that is not seen here: anything may have been touched.
+    pub const HIDDEN: Self = Self(1 << 11);
+
+    /// None.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(0)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self((1 << 12) - 1)
+    }
+
+    /// These and those.
+    #[must_use]
+    pub const fn with(self, more: Self) -> Self {
+        Self(self.0 | more.0)
+    }
+
+    /// Whether all of `others` are among these.
+    #[must_use]
+    pub const fn has(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Words, and what they hint at.
+const WORDS: &[(&[u8], Hints)] = &[
+    (b"BACKUP", Hints::LOCKED_TABLES),
+    (b"CALL", Hints::HIDDEN),
+    (b"DEALLOCATE", Hints::TEXT_STATEMENTS),
+    (b"EXECUTE", Hints::HIDDEN),
+    (b"FLUSH", Hints::LOCKED_TABLES),
+    (b"GET_LOCK", Hints::USER_LOCKS),
+    (b"HANDLER", Hints::HANDLERS),
+    (b"LASTVAL", Hints::SEQUENCES),
+    (b"LAST_INSERT_ID", Hints::LAST_INSERT_ID),
+    (b"LOCK", Hints::LOCKED_TABLES),
+    (b"NEXTVAL", Hints::SEQUENCES),
+    (b"NEXT", Hints::SEQUENCES),
+    (b"PREPARE", Hints::TEXT_STATEMENTS),
+    (b"RELEASE_LOCK", Hints::USER_LOCKS),
+    (b"RELEASE_ALL_LOCKS", Hints::USER_LOCKS),
+    (b"SETVAL", Hints::SEQUENCES),
+    (b"STATEMENT", Hints::VARIABLES),
+    (b"SQL_CALC_FOUND_ROWS", Hints::LAST_RESULT),
+    (b"TEMPORARY", Hints::TEMPORARY_TABLES),
+    (b"TIMESTAMP", Hints::VARIABLES),
+    (b"UNLOCK", Hints::LOCKED_TABLES),
+    (b"XA", Hints::XA),
+];
+
+/// What `text` hints at. A text that is not `whole` hints at everything, for the rest is not seen.
+#[must_use]
+pub fn hints(text: &[u8], whole: bool) -> Hints {
+    if !whole {
+        return Hints::all();
+    }
+    let mut hints = Hints::none();
+    let mut at = 0;
+    while at < text.len() {
+        let byte = text[at];
+        if byte == b'@' {
+            // `@@x` is a system variable, which the trackers know.
+            let system = text.get(at + 1) == Some(&b'@');
+            if !system {
+                hints = hints.with(Hints::USER_VARIABLES);
+            }
+            at += if system { 2 } else { 1 };
+        } else if is_word(byte) {
+            let end = text[at..].iter().position(|byte| !is_word(*byte)).map_or(text.len(), |n| at + n);
+            hints = hints.with(word_hint(&text[at..end]));
+            at = end;
+        } else {
+            at += 1;
+        }
+    }
+    hints
+}
+
+fn word_hint(word: &[u8]) -> Hints {
+    // The shortest word of the table has two letters, the longest nineteen.
+    if word.len() < 2 || word.len() > 19 {
+        return Hints::none();
+    }
+    let first = word[0].to_ascii_uppercase();
+    WORDS
+        .iter()
+        .find(|(known, _)| known[0] == first && known.eq_ignore_ascii_case(word))
+        .map_or(Hints::none(), |(_, hint)| *hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn kills_are_read() {
+        use KillKind::{Connection, Query};
+        for (text, read) in [
+            ("KILL 7", Some((7, Connection))),
+            ("kill query 7", Some((7, Query))),
+            (" /* why */ KILL\n-- x\n HARD CONNECTION 1073741824 ; ", Some((1_073_741_824, Connection))),
+            ("kill soft query 7 # now", Some((7, Query))),
+            ("KILL/**/7", Some((7, Connection))),
+            ("KILL 7 8", None),
+            ("KILL 7; SELECT 1", None),
+            ("KILL QUERY ID 7", None),
+            ("KILL USER app", None),
+            ("KILL CONNECTION_ID()", None),
+            ("KILLER 7", None),
+            ("SELECT 7", None),
+            ("KILL", None),
+            ("KILL 99999999999999999999999", None),
+            ("/* KILL 7", None),
+        ] {
+            let found = kill(text.as_bytes()).map(|kill| (kill.id, kill.kind));
+            assert_eq!(found, read, "{text}");
+            assert!(found.is_none() || begins_with_kill(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_hint_at_state() {
+        for (text, hint) in [
+            ("SELECT 1", Hints::none()),
+            ("SELECT c FROM sbtest1 WHERE id=4711", Hints::none()),
+            ("SELECT @@version", Hints::none()),
+            ("SELECT @a:=1", Hints::USER_VARIABLES),
+            ("select get_lock('x',1)", Hints::USER_LOCKS),
+            ("CREATE TEMPORARY TABLE t SELECT 1", Hints::TEMPORARY_TABLES),
+            ("CALL p()", Hints::HIDDEN),
+            ("SELECT locked FROM t", Hints::none()),
+            ("xa start 'a'", Hints::XA),
+        ] {
+            assert_eq!(hints(text.as_bytes(), true), hint, "{text}");
+        }
+        assert_eq!(hints(b"SELECT 1", false), Hints::all());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text: Vec<u8>) {
+            let _ = (kill(&text), begins_with_kill(&text), hints(&text, true));
+        }
+    }
+}
