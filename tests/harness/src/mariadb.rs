@@ -344,8 +344,10 @@ fn new_folder() -> Result<PathBuf> {
 /// makes one under a name of its own, and the first to rename it has made the template.
 fn template() -> Result<PathBuf> {
     let version = as_mysql(Path::new("mariadbd"))?.arg("--version").output()?.stdout;
-    let version: String =
-        String::from_utf8_lossy(&version).chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
+    let version: String = String::from_utf8_lossy(&version)
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '.')
+        .collect();
     let template = base().join(format!("template-2-{version}"));
     if template.exists() {
         return Ok(template);

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// The watcher: waits on a pipe that ends when the test process does, then ends the group and
 /// removes its folder. A line on the pipe calls it off.
 const WATCHER: &str =
-    r#"read -r line; if [ -z "$line" ]; then kill -9 -- "-$1" 2>/dev/null; [ -n "$2" ] && rm -rf -- "$2"; fi"#;
+    r#"read -r line; if [ -z "$line" ]; then kill -9 "-$1" 2>/dev/null; [ -n "$2" ] && rm -rf -- "$2"; fi"#;
 
 /// A running child process.
 pub struct Process {

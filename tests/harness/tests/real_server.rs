@@ -111,7 +111,8 @@ async fn the_lesser_commands() -> Result<()> {
         let wrong = s.change_user(&other.password("wrong")).await?;
         assert_eq!(wrong.err().unwrap().code, 1045);
         assert!(s.value("SELECT CURRENT_USER()").await?.starts_with("other@"));
-        let responses = s.pipeline(&[command::query("SELECT 1"), vec![com::PING], command::query("x")]).await?;
+        let responses =
+            s.pipeline(&[command::query("SELECT 1"), vec![com::PING], command::query("x")]).await?;
         let shapes: Vec<_> = responses.iter().map(|r| r.shape).collect();
         assert_eq!(shapes, [Shape::Text, Shape::Ok, Shape::Err]);
     }
