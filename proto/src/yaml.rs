@@ -61,7 +61,7 @@ impl Document {
         let limit = u64::try_from(tree::MAX_BYTES + 1).unwrap_or(u64::MAX);
         match std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut text)) {
             Ok(_) => Self::parse(&name, &text),
-            Err(error) => Err(Problems::one(&name, Place { line: 1, column: 1 }, error)),
+            Err(error) => Err(Problems::of_file(&name, error)),
         }
     }
 

@@ -43,6 +43,12 @@ impl Problems {
         Self { file: file.to_owned(), list: Vec::new(), more: 0 }
     }
 
+    /// One that concerns the file as a whole: it cannot be read.
+    #[must_use]
+    pub fn of_file(file: &str, what: impl fmt::Display) -> Self {
+        Self::one(file, Place { line: 1, column: 1 }, what)
+    }
+
     /// One that concerns the file itself.
     pub(crate) fn one(file: &str, place: Place, what: impl fmt::Display) -> Self {
         let mut problems = Self::none(file);

@@ -1,0 +1,91 @@
+//! `session`.
+
+use crate::answer::Answer;
+use crate::args::Session;
+use crate::server::{Failure, PAGE, Server};
+use crate::table::{fields, table};
+use crate::words::{NONE, age, duration, or_none};
+use serde_json::json;
+use shunt_proto::pb;
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+pub(super) async fn run(server: &Server, command: &Session) -> Result<Answer, Failure> {
+    let mut sessions = server.sessions();
+    match command {
+        Session::List { cn, tenant } => {
+            list(server, cn.clone().unwrap_or_default(), tenant.clone().unwrap_or_default()).await
+        }
+        Session::Get { id } => {
+            let session = server.call(sessions.get_session(pb::GetSessionRequest { id: *id })).await?;
+            Ok(Answer::message(&session, shown(&session)))
+        }
+        Session::Kill { id, query } => {
+            let request = pb::KillSessionRequest { id: *id, query_only: *query };
+            server.call(sessions.kill_session(request)).await?;
+            let what = if *query { "its query killed" } else { "killed" };
+            Ok(Answer::done(format!("session/{id} {what}")))
+        }
+    }
+}
+
+async fn list(server: &Server, cn: String, tenant: String) -> Result<Answer, Failure> {
+    let mut unanswered = BTreeSet::new();
+    let sessions = server
+        .pages(async |page_token| {
+            let (cn, tenant) = (cn.clone(), tenant.clone());
+            let request = pb::ListSessionsRequest { page_size: PAGE, page_token, cn, tenant };
+            let page = server.call(server.sessions().list_sessions(request)).await?;
+            unanswered.extend(page.unanswered);
+            Ok((page.sessions, page.next_page_token))
+        })
+        .await?;
+    let header = ["ID", "TENANT", "USER", "CLIENT", "CN", "STATE", "IDLE", "PINNED", "DATA PLANE"];
+    let row = |session: &pb::Session| {
+        [
+            session.id.to_string(),
+            session.tenant.clone(),
+            session.user.clone(),
+            session.client.clone(),
+            or_none(&session.cn),
+            session.state().as_str_name().to_owned(),
+            duration(session.idle.as_ref()),
+            or_none(session.pinned.join(",")),
+            session.data_plane.clone(),
+        ]
+    };
+    let mut answer =
+        Answer::list("sessions", &sessions, table(header, sessions.iter().map(row), "No sessions"));
+    let unanswered: Vec<String> = unanswered.into_iter().collect();
+    if !unanswered.is_empty() {
+        answer.notes.push(format!("data planes that did not answer: {}", unanswered.join(", ")));
+    }
+    if let Some(json) = &mut answer.json {
+        json["unanswered"] = json!(unanswered);
+    }
+    Ok(answer)
+}
+
+fn shown(session: &pb::Session) -> String {
+    let started = session.started.as_ref();
+    let ago = || format!("{} ({} ago)", time(started), age(started, SystemTime::now()));
+    fields([
+        ("Id", session.id.to_string()),
+        ("Tenant", session.tenant.clone()),
+        ("User", session.user.clone()),
+        ("Client", session.client.clone()),
+        ("CN", or_none(&session.cn)),
+        ("Why this CN", or_none(&session.why)),
+        ("Id on the CN", session.cn_connection_id.to_string()),
+        ("Data plane", session.data_plane.clone()),
+        ("State", session.state().as_str_name().to_owned()),
+        ("Idle", duration(session.idle.as_ref())),
+        ("Pinned", or_none(session.pinned.join(","))),
+        ("Queries", session.queries.to_string()),
+        ("Started", started.map_or_else(|| NONE.to_owned(), |_| ago())),
+    ])
+}
+
+fn time(at: Option<&prost_types::Timestamp>) -> String {
+    at.map_or_else(|| NONE.to_owned(), ToString::to_string)
+}
