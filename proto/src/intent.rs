@@ -23,6 +23,8 @@ pub struct GroupIntent {
     pub group: CnGroup,
     /// All its CNs, in the order of the file.
     pub cns: Vec<Cn>,
+    /// The file has no list of them: the group keeps the CNs that it has.
+    pub keep_cns: bool,
 }
 
 /// The objects that a configuration names.
@@ -59,9 +61,10 @@ impl Intent {
     /// The call that makes it so. With `prune`, CNs that a named group no longer lists are taken out.
     #[must_use]
     pub fn to_apply(&self, prune: bool) -> pb::ApplyRequest {
-        let group = |GroupIntent { group, cns }: &GroupIntent| pb::apply_request::Group {
+        let group = |GroupIntent { group, cns, keep_cns }: &GroupIntent| pb::apply_request::Group {
             group: Some(group.into()),
             cns: cns.iter().map(Into::into).collect(),
+            keep_cns: *keep_cns,
         };
         pb::ApplyRequest {
             groups: self.groups.iter().map(group).collect(),
@@ -147,10 +150,11 @@ fn group(section: &Section<'_>, seen: &mut Seen) -> Option<GroupIntent> {
         replicas: section.u32("replicas").unwrap_or(0),
     };
     let group = checked(section, &pb::CnGroup::from(&group));
+    let keep_cns = section.value("cns").is_none();
     let cns = sections(section.list("cns"));
     let cns = cns.iter().filter_map(|section| cn(section, name.as_deref(), seen)).collect();
     name?;
-    Some(GroupIntent { group: group?, cns })
+    Some(GroupIntent { group: group?, cns, keep_cns })
 }
 
 fn cn(section: &Section<'_>, group: Option<&str>, seen: &mut Seen) -> Option<Cn> {

@@ -176,6 +176,11 @@ pub(crate) enum Policy {
 pub(crate) enum DataPlane {
     /// All data planes that may hold sessions
     List,
+    /// Forget a data plane that is gone for good, so that its session ids can be given to another
+    Forget {
+        /// Its id
+        id: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -50,6 +50,7 @@ fn the_call_says_what_the_file_says() {
     assert!(call.prune);
     for (wanted, group) in intent.groups.iter().zip(&call.groups) {
         assert_eq!(CnGroup::try_from(group.group.as_ref().unwrap()).as_ref(), Ok(&wanted.group));
+        assert_eq!(group.keep_cns, wanted.keep_cns);
         let cns: Vec<Cn> = group.cns.iter().map(|cn| cn.try_into().unwrap()).collect();
         assert_eq!(cns, wanted.cns);
     }
@@ -63,6 +64,12 @@ fn what_is_not_named_is_not_spoken_of() {
     let intent = read("groups: []\ntenants:\npolicy: {}\n").unwrap();
     assert!(intent.is_empty());
     assert_eq!(intent.to_apply(false), pb::ApplyRequest::default());
+}
+
+#[test]
+fn a_group_without_a_list_keeps_its_cns() {
+    let groups = read("groups: [ { name: a }, { name: b, cns: [] }, { name: c, cns: } ]\n").unwrap().groups;
+    assert_eq!(groups.iter().map(|group| group.keep_cns).collect::<Vec<_>>(), [true, false, false]);
 }
 
 #[test]

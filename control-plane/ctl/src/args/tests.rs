@@ -29,6 +29,7 @@ fn every_command_of_the_contract_is_understood() {
         "shuntctl tenant delete acme",
         "shuntctl policy get",
         "shuntctl data-plane list",
+        "shuntctl data-plane forget dp-1",
         "shuntctl session list --cn cn-1 --tenant acme",
         "shuntctl session get 1073741824",
         "shuntctl session kill 1073741824 --query",

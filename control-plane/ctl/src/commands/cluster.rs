@@ -45,7 +45,18 @@ pub(super) async fn policy(server: &Server, Policy::Get: &Policy) -> Result<Answ
     Ok(Answer::message(&policy, words))
 }
 
-pub(super) async fn data_planes(server: &Server, DataPlane::List: &DataPlane) -> Result<Answer, Failure> {
+pub(super) async fn data_planes(server: &Server, command: &DataPlane) -> Result<Answer, Failure> {
+    match command {
+        DataPlane::List => list_data_planes(server).await,
+        DataPlane::Forget { id } => {
+            let request = pb::ForgetDataPlaneRequest { id: id.clone() };
+            server.call(server.cluster().forget_data_plane(request)).await?;
+            Ok(Answer::done(format!("data-plane/{id} forgotten")))
+        }
+    }
+}
+
+async fn list_data_planes(server: &Server) -> Result<Answer, Failure> {
     let data_planes = server
         .pages(async |page_token| {
             let request = pb::ListDataPlanesRequest { page_size: PAGE, page_token };

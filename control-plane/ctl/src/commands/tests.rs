@@ -129,6 +129,11 @@ impl pb::cluster_service_server::ClusterService for Fake {
         Ok(Response::new(pb::ListDataPlanesResponse::default()))
     }
 
+    async fn forget_data_plane(&self, request: Request<pb::ForgetDataPlaneRequest>) -> Answered<()> {
+        assert_eq!(request.into_inner().id, "dp-1");
+        Ok(Response::new(()))
+    }
+
     async fn explain(&self, request: Request<pb::ExplainRequest>) -> Answered<pb::Explanation> {
         let pb::ExplainRequest { tenant, labels, .. } = request.into_inner();
         let candidate = pb::explanation::Candidate {
@@ -289,6 +294,12 @@ cn-1   -      no       unspecified   unknown   0          lacks the label zone";
         (data_planes.words.as_str(), data_planes.json),
         ("No data planes", Some(json!({ "dataPlanes": [] })))
     );
+}
+
+#[tokio::test]
+async fn a_data_plane_is_forgotten_by_its_id() {
+    let answer = run(&Fake::default().start(), &["data-plane", "forget", "dp-1"]).await.unwrap();
+    assert_eq!((answer.words.as_str(), answer.json), ("data-plane/dp-1 forgotten", None));
 }
 
 /// A file of that content; kept as long as the value.
