@@ -74,11 +74,23 @@ empty:
 }
 
 #[test]
+fn json_is_yaml() {
+    let document =
+        Document::parse("f", br#"{"a": "1s", "b": 7, "c": {"d": ["64KiB", true]}, "e": null}"#).unwrap();
+    let root = document.root();
+    assert_eq!((root.duration("a"), root.u32("b")), (Some(Duration::from_secs(1)), Some(7)));
+    let list = root.section("c").list("d");
+    assert_eq!((list[0].size(), list[1].bool()), (Some(64 << 10), Some(true)));
+    assert!(!root.section("e").is_present());
+    document.finish(()).unwrap();
+}
+
+#[test]
 fn every_problem_is_told_at_once_with_its_place() {
     let text = "mysql:
   listen: here
   lisen: 1
-limits: { login: 10, cn_connect: \"1s\", first_packet: -1s }
+limits: { login: 10, cn_connect: \"1d\", first_packet: -1s }
 sessions: +3
 flag: yes
 list: [1, {a: 1}]
@@ -103,7 +115,7 @@ nothing:
         "f.yaml:2:11: mysql.listen: \"here\" is not an address to listen on, such as 127.0.0.1:6001",
         "f.yaml:3:3: mysql.lisen: unknown key (did you mean listen?)",
         "f.yaml:4:18: limits.login: \"10\" is not a duration such as 50ms, 1s, 2m or 1h",
-        "f.yaml:4:34: limits.cn_connect: \"1s\" is not a duration such as 50ms, 1s, 2m or 1h",
+        "f.yaml:4:34: limits.cn_connect: \"1d\" is not a duration such as 50ms, 1s, 2m or 1h",
         "f.yaml:4:54: limits.first_packet: \"-1s\" is not a duration such as 50ms, 1s, 2m or 1h",
         "f.yaml:5:11: sessions: \"+3\" is not a whole number from 0 to 4294967295",
         "f.yaml:6:7: flag: \"yes\" is not true or false",

@@ -73,6 +73,14 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The text of a value, with or without quotes: in JSON a unit needs them.
+    fn unquoted(&self, wanted: &str) -> Option<&'a str> {
+        match &self.node.kind {
+            Kind::Scalar { text, .. } => Some(text),
+            _ => self.wrong_kind(wanted),
+        }
+    }
+
     /// Its keys and values; empty where nothing follows the key.
     pub fn section(&self) -> Option<Section<'a>> {
         let mapping = match &self.node.kind {
@@ -144,13 +152,13 @@ impl<'a> Value<'a> {
     /// A whole number with a unit: `50ms`, `1s`, `2m`, `1h`; at most a year.
     pub fn duration(&self) -> Option<Duration> {
         let wanted = "a duration such as 50ms, 1s, 2m or 1h";
-        duration(self.plain(wanted)?).or_else(|| self.wrong_kind(wanted))
+        duration(self.unquoted(wanted)?).or_else(|| self.wrong_kind(wanted))
     }
 
     /// Bytes: a whole number, with or without a unit: `512`, `64KiB`, `16MiB`, `1GiB`.
     pub fn size(&self) -> Option<u64> {
         let wanted = "a size such as 512, 64KiB, 16MiB or 1GiB";
-        size(self.plain(wanted)?).or_else(|| self.wrong_kind(wanted))
+        size(self.unquoted(wanted)?).or_else(|| self.wrong_kind(wanted))
     }
 
     /// `host:port` of something to connect to.
