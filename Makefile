@@ -1,0 +1,47 @@
+# What people do here, in one word each. The work is in deploy/local and tests.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help demo up down build check test test-rust test-clients test-readme fuzz soak
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+demo: ## the main job, seen working on real servers with real clients; removes what it made
+	@deploy/local/demo.sh
+
+up: ## a local cluster that stays: three MariaDB servers with Shunt in front
+	@deploy/local/up.sh
+
+down: ## the end of it
+	@deploy/local/down.sh
+
+build: ## the programs, for development
+	cargo build --locked --workspace
+
+check: ## format, lints, documentation
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+test: ## everything, real servers and clients included; installs what is missing
+	@deploy/local/install.sh build servers clients tools
+	@$(MAKE) --no-print-directory test-rust test-readme test-clients
+
+# A test that skips for want of a server or a tool fails.
+test-rust:
+	cargo build --locked --workspace
+	PATH="$(CURDIR)/.shunt/bin:$$PATH" SHUNT_TEST_REQUIRE=1 cargo test --locked --workspace
+
+test-readme:
+	tests/readme/run.sh
+
+test-clients:
+	tests/clients/through-shunt.sh
+
+fuzz: ## every parser on random bytes, SECONDS each (default 20)
+	FUZZ_SECONDS=$(or $(SECONDS),20) cargo test --locked --workspace -- --ignored fuzz
+
+soak: ## the long runs
+	@deploy/local/install.sh build servers clients tools
+	cargo build --locked --workspace
+	PATH="$(CURDIR)/.shunt/bin:$$PATH" SHUNT_TEST_REQUIRE=1 cargo test --locked --workspace -- --ignored soak --nocapture

@@ -1,0 +1,341 @@
+"""What demo.sh shows: one line a claim, `ok` or `FAIL`, with what the clients read back.
+
+Real clients (PyMySQL, mysql-connector-python, the mariadb command line) against a running Shunt whose
+addresses demo.sh puts into the environment. Exit status 1 when a line is FAIL.
+"""
+
+import collections
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import mysql.connector
+import pymysql
+
+PORT = int(os.environ["DEMO_MYSQL"])
+API = os.environ["DEMO_API"]
+FIRST_CN_PORT = int(os.environ["DEMO_CNS"])
+SHUNTCTL = os.environ["DEMO_SHUNTCTL"]
+with open(os.path.join(os.environ["DEMO_PASSWORDS"], "app"), encoding="ascii") as file:
+    PASSWORD = file.read().strip()
+CNS = ["cn-1", "cn-2", "cn-3"]
+MYSQL_ERRORS = (pymysql.err.MySQLError, mysql.connector.Error)
+
+failed = 0
+
+
+def line(claim, good, seen):
+    global failed
+    failed += not good
+    print(f"{'ok  ' if good else 'FAIL'} {claim}: {seen}", flush=True)
+
+
+def claim(words):
+    """The function under it returns whether the claim holds and what was seen; an exception is a FAIL."""
+
+    def run(check):
+        try:
+            good, seen = check()
+        except Exception as unexpected:  # Whatever it is, the claim does not hold.
+            good, seen = False, f"{type(unexpected).__name__}: {unexpected}"
+        line(words, good, seen)
+
+    return run
+
+
+def connect(user, port=PORT, password=PASSWORD):
+    return pymysql.connect(
+        host="127.0.0.1", port=port, user=user, password=password, database="shop",
+        ssl_disabled=True, autocommit=True, connect_timeout=15, read_timeout=30, write_timeout=30,
+    )
+
+
+def query(connection, sql):
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+
+def one(connection, sql):
+    return query(connection, sql)[0][0]
+
+
+def node(connection):
+    return one(connection, "SELECT @@wsrep_node_name")
+
+
+def spread(connections):
+    return collections.Counter(node(connection) for connection in connections)
+
+
+def shown(counts):
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "nothing"
+
+
+def refusal(user, password=PASSWORD):
+    """What a login that must fail is told: code, SQLSTATE, words."""
+    try:
+        connection = mysql.connector.connect(
+            host="127.0.0.1", port=PORT, user=user, password=password, database="shop",
+            ssl_disabled=True, use_pure=True, connection_timeout=15,
+        )
+    except mysql.connector.Error as error:
+        return error.errno, error.sqlstate, error.msg
+    where = connection.cursor()
+    where.execute("SELECT @@wsrep_node_name")
+    return 0, "", f"let in, on {where.fetchone()[0]}"
+
+
+def refused(user, code, state, words, password=PASSWORD):
+    got, got_state, message = refusal(user, password)
+    good = got == code and got_state == state and all(word in message for word in words)
+    return good, f"{got} ({got_state}) {message}"
+
+
+def shuntctl(*arguments):
+    done = subprocess.run(
+        [SHUNTCTL, "--server", API, "-o", "json", *arguments], capture_output=True, text=True, timeout=20
+    )
+    if done.returncode:
+        raise RuntimeError(f"shuntctl {' '.join(arguments)}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def until(check, seconds=8):
+    """Counts are a second old: asked again until they are right or the time is over."""
+    end = time.monotonic() + seconds
+    while True:
+        good, seen = check()
+        if good or time.monotonic() > end:
+            return good, seen
+        time.sleep(0.1)
+
+
+held = []
+
+
+@claim("20 sessions of acme:app?workload=tp are spread evenly over the group tp")
+def _():
+    held.extend(connect("acme:app?workload=tp") for _ in range(20))
+    counts = spread(held)
+    return set(counts) == {"cn-1", "cn-2"} and abs(counts["cn-1"] - counts["cn-2"]) <= 1, shown(counts)
+
+
+@claim("3 sessions of the default tenant land on the CN without labels")
+def _():
+    sessions = [connect("app") for _ in range(3)]
+    held.extend(sessions)
+    counts = spread(sessions)
+    return counts == {"cn-3": 3}, shown(counts)
+
+
+@claim("a connection attribute workload=tp asks for the label like the user name does")
+def _():
+    connection = mysql.connector.connect(
+        host="127.0.0.1", port=PORT, user="acme:app", password=PASSWORD, database="shop",
+        ssl_disabled=True, use_pure=True, conn_attrs={"workload": "tp"},
+    )
+    cursor = connection.cursor()
+    cursor.execute("SELECT @@wsrep_node_name")
+    name = cursor.fetchone()[0]
+    connection.close()
+    return name in ("cn-1", "cn-2"), name
+
+
+@claim("acme without a label goes to the CN without labels")
+def _():
+    connection = connect("acme:app")
+    name = node(connection)
+    connection.close()
+    return name == "cn-3", name
+
+
+@claim("the mariadb command line, tenant#user")
+def _():
+    done = subprocess.run(
+        ["mariadb", "--no-defaults", "--skip-ssl", "-h", "127.0.0.1", "-P", str(PORT), "-u", "acme#app?workload=tp",
+         "-BN", "-e", "SELECT @@wsrep_node_name, USER(), CURRENT_USER()"],
+        capture_output=True, text=True, timeout=20, env={**os.environ, "MYSQL_PWD": PASSWORD},
+    )
+    words = done.stdout.split()
+    good = done.returncode == 0 and words[:1] in (["cn-1"], ["cn-2"]) and words[2] == "app@%"
+    return good, (done.stdout or done.stderr).strip().replace("\t", " ")
+
+
+@claim("what is written through cn-1 is read through cn-3")
+def _():
+    writer = next(connection for connection in held if node(connection) == "cn-1")
+    reader = next(connection for connection in held if node(connection) == "cn-3")
+    query(writer, "CREATE OR REPLACE TABLE note (id INT PRIMARY KEY, words VARCHAR(50))")
+    query(writer, "INSERT INTO note VALUES (1, 'written on cn-1')")
+    # Galera's own barrier: the reader waits until it has what was committed before.
+    query(reader, "SET wsrep_sync_wait = 1")
+    words = one(reader, "SELECT words FROM note WHERE id = 1")
+    return words == "written on cn-1", f"{node(reader)} says {words!r}"
+
+
+@claim("8 clients read and write for 3 seconds, half of them on each group")
+def _():
+    setup = connect("app")
+    query(setup, "CREATE OR REPLACE TABLE work (client INT, n INT, node VARCHAR(10), PRIMARY KEY (client, n))")
+    done, errors, seen = [0] * 8, [], collections.Counter()
+
+    def work(client):
+        try:
+            connection = connect("acme:app?workload=tp" if client % 2 else "app")
+            query(connection, "SET wsrep_sync_wait = 1")
+            where = node(connection)
+            end = time.monotonic() + 3
+            while time.monotonic() < end:
+                n = done[client] + 1
+                query(connection, "BEGIN")
+                query(connection, f"INSERT INTO work VALUES ({client}, {n}, @@wsrep_node_name)")
+                query(connection, "COMMIT")
+                count, name = query(connection, f"SELECT COUNT(*), MAX(node) FROM work WHERE client = {client}")[0]
+                if (count, name) != (n, where):
+                    errors.append(f"client {client} reads {count} rows by {name}, not {n} by {where}")
+                done[client] = n
+                seen[where] += 1
+            connection.close()
+        except Exception as error:  # Each client counts its own.
+            errors.append(f"client {client}: {error}")
+
+    threads = [threading.Thread(target=work, args=(client,)) for client in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    query(setup, "SET wsrep_sync_wait = 1")
+    total = one(setup, "SELECT COUNT(*) FROM work")
+    setup.close()
+    good = not errors and total == sum(done) > 0 and all(done)
+    return good, f"{sum(done)} transactions ({shown(seen)}), {total} rows, {len(errors)} errors {errors[:2] or ''}".strip()
+
+
+@claim("nowhere to go: strict:app?workload=ap is refused, with the reason")
+def _():
+    return refused("strict:app?workload=ap", 1105, "08004", ["no CN carries the labels", "workload=ap"])
+
+
+@claim("a suspended tenant is refused")
+def _():
+    return refused("closed:app", 4151, "HY000", ["tenant closed is suspended"])
+
+
+@claim("an address that is not on the allow list is refused")
+def _():
+    return refused("fenced:app", 1130, "HY000", ["address 127.0.0.1 is not on the allow list of tenant fenced"])
+
+
+@claim("a tenant has no more sessions than its limit")
+def _():
+    sessions = [connect("small:app") for _ in range(2)]
+    try:
+        return refused("small:app", 1040, "08004", ["tenant small has reached its limit of 2 sessions"])
+    finally:
+        for session in sessions:
+            session.close()
+
+
+@claim("a wrong password is refused in the CN's own words")
+def _():
+    return refused("acme:app?workload=tp", 1045, "28000", ["Access denied for user 'app'@"], password="wrong")
+
+
+def counted_by_the_cns():
+    """How many sessions of `app` each server itself has, asked past Shunt."""
+    counts = {}
+    for i, name in enumerate(CNS):
+        direct = connect("app", FIRST_CN_PORT + i)
+        # Less the one that asks.
+        counts[name] = one(direct, "SELECT COUNT(*) - 1 FROM information_schema.processlist WHERE user = 'app'")
+        direct.close()
+    return counts
+
+
+@claim("shuntctl cn list -o json counts what the CNs themselves count")
+def _():
+    def check():
+        listed = {cn["name"]: (cn["sessions"], cn["state"], cn["health"]) for cn in shuntctl("cn", "list")["cns"]}
+        truth = counted_by_the_cns()
+        good = listed == {name: (truth[name], "working", "up") for name in CNS} and sum(truth.values()) == len(held)
+        return good, f"{shown({name: cn[0] for name, cn in listed.items()})}; the CNs: {shown(truth)}"
+
+    return until(check)
+
+
+@claim("shuntctl group list -o json counts the sessions of each group")
+def _():
+    def check():
+        counts = {group["name"]: group["sessions"] for group in shuntctl("group", "list")["groups"]}
+        return counts == {"tp": 20, "shared": 3}, shown(counts)
+
+    return until(check)
+
+
+@claim("shuntctl session list has every session where its client is")
+def _():
+    listed = {session["id"]: session["cn"] for session in shuntctl("session", "list")["sessions"]}
+    here = {connection.thread_id(): node(connection) for connection in held}
+    return listed == here, f"{len(listed)} sessions, {shown(collections.Counter(listed.values()))}"
+
+
+@claim("shuntctl explain says where acme with workload=tp goes")
+def _():
+    answer = shuntctl("explain", "--tenant", "acme", "--user", "app", "--label", "workload=tp")
+    return sorted(answer["match"]) == ["cn-1", "cn-2"], answer["summary"]
+
+
+@claim("shuntctl explain says why strict with workload=ap goes nowhere")
+def _():
+    answer = shuntctl("explain", "--tenant", "strict", "--user", "app", "--label", "workload=ap")
+    good = not answer["match"] and answer["refusal"]["code"] == 1105
+    return good and "no CN carries the labels" in answer["refusal"]["message"], answer["refusal"]["message"]
+
+
+@claim("KILL by the id that the client was given ends that session and no other")
+def _():
+    victim, killer = connect("acme:app?workload=tp"), connect("acme:app?workload=tp")
+    number = victim.thread_id()
+    query(killer, f"KILL {number}")
+    try:
+        said = f"still answers: {query(victim, 'SELECT 1')}"
+        ended = False
+    except pymysql.err.OperationalError as error:
+        said, ended = f"{error.args[0]}", error.args[0] in (2006, 2013)
+    others = sum(one(connection, "SELECT 1") == 1 for connection in held)
+    killer.close()
+    good = ended and others == len(held) and 2**30 <= number < 2**31
+    return good, f"{number} is gone ({said}), {others} others answer"
+
+
+@claim("KILL of an id that nobody has is refused")
+def _():
+    connection = connect("app")
+    try:
+        query(connection, f"KILL {2**31 - 1}")
+        return False, "accepted"
+    except MYSQL_ERRORS as error:
+        return error.args[0] == 1094, f"{error.args[0]} {error.args[1]}"
+    finally:
+        connection.close()
+
+
+@claim("when the clients have gone, every count is 0")
+def _():
+    for connection in held:
+        connection.close()
+
+    def check():
+        counts = {cn["name"]: cn["sessions"] for cn in shuntctl("cn", "list")["cns"]}
+        truth = counted_by_the_cns()
+        return not any(counts.values()) and not any(truth.values()), f"{shown(counts)}; the CNs: {shown(truth)}"
+
+    return until(check)
+
+
+print(f"{failed} of the claims FAIL" if failed else "all claims hold")
+sys.exit(1 if failed else 0)

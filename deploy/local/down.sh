@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Ends what up.sh started and removes its data. Does nothing where nothing is up.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/shunt-lib.sh"
+
+dir="$STATE/up"
+if [[ -d $dir ]]; then
+  lock "$dir/lock"
+  stop_shunt "$dir"
+fi
+"$ROOT/deploy/local/cluster.sh" down --dir "$VAR/up" 8>&-
+rm -rf -- "$dir" "$STATE/client.cnf"
+rmdir "$VAR" 2>/dev/null || true

@@ -1,0 +1,55 @@
+# Building, configuring, starting and stopping shunt-standalone; shared by demo.sh, up.sh and the
+# tests' scripts. Sourced, never run. Knows of Shunt what its operators know: the configuration,
+# /readyz and the programs' names.
+# shellcheck shell=bash
+
+# Where cargo puts what it builds.
+BIN="${CARGO_TARGET_DIR:-$ROOT/target}/debug"
+
+build_shunt() {
+  need cargo
+  (cd "$ROOT" && cargo build --locked --quiet -p shunt-standalone -p shuntctl) || die "the build failed"
+}
+
+# http_ok PORT PATH: whether a GET is answered with 200 within two seconds. Without curl, which a
+# fresh machine lacks.
+http_ok() {
+  local line
+  line=$(timeout 2 bash -c '
+    exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
+    printf "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" "$2" >&3
+    head -n 1 <&3' - "$1" "$2" 2>/dev/null) || return 1
+  [[ $line == 'HTTP/1.1 200'* ]]
+}
+
+# shunt_settings DIR MYSQL_PORT API_PORT CONTROL_PORT DATA_PORT PASSWORD_FILE: the part of the
+# configuration that is the same for everybody; groups and tenants are the caller's.
+shunt_settings() {
+  cat <<YAML
+mysql: { listen: 127.0.0.1:$2 }
+api: { listen: 127.0.0.1:$3 }
+admin: { control: 127.0.0.1:$4, data: 127.0.0.1:$5 }
+store: { embedded: $1/store }
+cn_account: { user: shunt, password_file: $6 }
+YAML
+}
+
+shunt_runs() { runs "$(pid_of "$1/pid")" "$1/shunt.yaml"; }
+
+# start_shunt DIR CONTROL_PORT DATA_PORT: DIR/shunt.yaml is its configuration, DIR/log what it says.
+start_shunt() {
+  local dir=$1 control=$2 data=$3
+  shunt_runs "$dir" && return
+  setsid "$BIN/shunt-standalone" --config "$dir/shunt.yaml" </dev/null >>"$dir/log" 2>&1 8>&- &
+  echo $! >"$dir/pid"
+  disown $!
+  ready_or_dead() { ! shunt_runs "$dir" || { http_ok "$control" /readyz && http_ok "$data" /readyz; }; }
+  if ! wait_until 30 ready_or_dead || ! shunt_runs "$dir"; then
+    say "--- the last lines of $dir/log:"
+    tail -n 25 "$dir/log" >&2 || true
+    die "shunt-standalone did not become ready"
+  fi
+}
+
+# Its own limit for ending in order is 30 s.
+stop_shunt() { stop_group "$1/pid" "$1/shunt.yaml" 40; }

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# A local cluster that stays: three MariaDB servers that share their data, and Shunt in front of them
+# on its default addresses. Does nothing to one that is up already. down.sh ends it.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/shunt-lib.sh"
+
+here="$ROOT/deploy/local"
+dir="$STATE/up"
+cluster="$VAR/up"
+base=13306
+
+"$here/install.sh" build servers tools
+say "building"
+build_shunt
+mkdir -p "$dir"
+lock "$dir/lock"
+if ! shunt_runs "$dir"; then
+  for port in 6001 6500 6580 6581; do
+    ! port_used $port || die "port $port is in use: is Shunt running from another checkout?"
+  done
+fi
+say "three MariaDB servers"
+"$here/cluster.sh" up --dir "$cluster" --base-port $base --nodes 3 --name "shunt-up-$CHECKOUT" >&2 8>&-
+
+{
+  shunt_settings "$dir" 6001 6500 6580 6581 "$cluster/passwords/shunt"
+  cat <<YAML
+groups:
+  - { name: tp, labels: { workload: tp }, tenant: acme, replicas: 2,
+      cns: [ { name: cn-1, address: 127.0.0.1:$base }, { name: cn-2, address: 127.0.0.1:$((base + 1)) } ] }
+  - { name: shared, cns: [ { name: cn-3, address: 127.0.0.1:$((base + 2)) } ] }
+tenants:
+  - { name: acme, default_labels: { workload: tp } }
+YAML
+} >"$dir/shunt.yaml"
+
+# So that nobody needs to type a password: mariadb --defaults-file=.shunt/client.cnf
+(umask 077 && cat >"$STATE/client.cnf" <<CNF
+[client]
+host = 127.0.0.1
+port = 6001
+user = app
+password = $(cat "$cluster/passwords/app")
+database = shop
+skip-ssl
+CNF
+)
+
+start_shunt "$dir" 6580 6581
+cat <<WORDS
+Shunt is up: MySQL on 127.0.0.1:6001, gRPC on 127.0.0.1:6500, its configuration in .shunt/up/shunt.yaml.
+
+  mariadb --defaults-file=.shunt/client.cnf                                    # the default tenant: cn-3
+  mariadb --defaults-file=.shunt/client.cnf --user='acme:app?workload=tp'      # tenant acme: cn-1, cn-2
+  target/debug/shuntctl cn list
+  .shunt/bin/grpcurl -plaintext 127.0.0.1:6500 list
+
+The servers themselves: 127.0.0.1:$base to $((base + 2)). User app, password $(cat "$cluster/passwords/app"), database shop.
+The end of it: make down
+WORDS
