@@ -1,1 +1,251 @@
-//! To be filled.
+//! Shunt's control plane: keeps the intent in a store, and streams routing state to the data planes over gRPC.
+//!
+//! A fact reaches a data plane in one way only: store → watch ([`follow`]) → [`cluster`] → snapshot or delta
+//! ([`feed`]) → stream (`grpc/stream.rs`). [`run`] wires that up, in this order, and owns every task.
+//!
+//! Absent on purpose: MySQL, data planes' decisions, keys of clients.
+
+mod apply;
+mod asking;
+mod blocks;
+mod cluster;
+mod config;
+mod edit;
+mod error;
+mod explain;
+mod feed;
+mod follow;
+mod grpc;
+mod health;
+mod history;
+mod http;
+mod intent;
+mod keys;
+mod metrics;
+mod planes;
+mod reconcile;
+mod seed;
+pub mod store;
+
+pub use config::{Config, StoreConfig};
+
+use anyhow::Context as _;
+use follow::Standing;
+use prometheus_client::registry::Registry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use store::SharedStore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long streams and calls may take to end.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// Where a control plane listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// gRPC.
+    pub api: SocketAddr,
+    /// HTTP.
+    pub admin: SocketAddr,
+}
+
+/// Runs a control plane until `shutdown`, and ends it in order: `/readyz` fails, streams and calls end, the store is
+/// closed. `bound` is told where it listens as soon as it does; being ready is told by `/readyz`.
+///
+/// # Errors
+/// It cannot listen, cannot use its store, or one of its tasks died.
+pub async fn run(
+    config: Config,
+    shutdown: CancellationToken,
+    bound: Option<oneshot::Sender<Bound>>,
+) -> anyhow::Result<()> {
+    let Config { api, admin, store, seeds } = config;
+    let api = listen(api).await.context("gRPC")?;
+    let admin = listen(admin).await.context("HTTP")?;
+    let at = Bound { api: api.local_addr()?, admin: admin.local_addr()? };
+    let store = open(store).await?;
+
+    let (cluster, cluster_watch) = cluster::Cluster::new();
+    let (step, step_watch) = watch::channel(Standing::Starting(String::new()));
+    let (seeded, seeded_watch) = watch::channel(false);
+    let edits = Arc::new(edit::Edits::new(Arc::clone(&store), cluster_watch.clone()));
+    let planes = planes::Planes::new();
+    let mut registry = Registry::with_prefix("shunt_control");
+    let metrics = metrics::Metrics::new(&mut registry);
+    // In this order: first it is not ready any more, then streams and calls end, then what they were made of.
+    let [stopping, ending, over] = std::array::from_fn(|_| CancellationToken::new());
+    let streams = TaskTracker::new();
+
+    let seen = http::Seen {
+        cluster: cluster_watch.clone(),
+        planes: Arc::clone(&planes),
+        step: step_watch.clone(),
+        seeded: seeded_watch,
+        metrics: metrics.clone(),
+        registry: Arc::new(registry),
+        stopping: stopping.clone(),
+    };
+    let (router, health) = grpc::router(grpc::Api {
+        cluster: cluster_watch.clone(),
+        edits: Arc::clone(&edits),
+        planes: Arc::clone(&planes),
+        asking: asking::Asking::new(cluster_watch.clone(), Arc::clone(&planes)),
+        step: step_watch.clone(),
+        store_kind: store.kind(),
+        metrics,
+        started: SystemTime::now(),
+        shutdown: ending.clone(),
+        streams: streams.clone(),
+    });
+
+    let mut tasks = Tasks::default();
+    tasks.spawn("follow the store", follow::run(Arc::clone(&store), cluster, step, over.clone()));
+    tasks.spawn(
+        "reconcile",
+        reconcile::run(cluster_watch, Arc::clone(&edits), Arc::clone(&planes), over.clone()),
+    );
+    tasks.spawn("tell health", tell_health(health, step_watch.clone(), over.clone()));
+    tasks.spawn("seed", {
+        let over = over.clone();
+        async move {
+            tokio::select! {
+                () = over.cancelled() => {}
+                () = seed::run(&edits, &seeds, step_watch) => {
+                    seeded.send_replace(true);
+                    over.cancelled().await;
+                }
+            }
+            Ok(())
+        }
+    });
+    tasks.spawn("serve HTTP", {
+        let over = over.clone();
+        async move {
+            let serve = axum::serve(admin, http::router(seen)).into_future();
+            tokio::select! {
+                () = over.cancelled() => Ok(()),
+                served = serve => Ok(served?),
+            }
+        }
+    });
+    let calls = tokio::spawn({
+        let ending = ending.clone();
+        async move { router.serve_with_incoming_shutdown(incoming(api), ending.cancelled()).await }
+    });
+    tracing::info!(grpc = %at.api, http = %at.admin, store = store.kind(), "control plane is listening");
+    if let Some(bound) = bound {
+        let _ = bound.send(at);
+    }
+
+    let mut calls = calls;
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        died = tasks.died() => Err(died),
+        served = &mut calls => Err(match served {
+            Ok(Ok(())) => anyhow::anyhow!("serve gRPC: ended"),
+            Ok(Err(error)) => anyhow::Error::new(error).context("serve gRPC"),
+            Err(error) => anyhow::Error::new(error).context("serve gRPC"),
+        }),
+    };
+    tracing::info!("control plane is stopping");
+    stopping.cancel();
+    ending.cancel();
+    streams.close();
+    if tokio::time::timeout(ENDING, streams.wait()).await.is_err() {
+        tracing::warn!(streams = streams.len(), "streams were cut off");
+    }
+    // A client that keeps its connection does not keep this process.
+    if !calls.is_finished() && tokio::time::timeout(ENDING, &mut calls).await.is_err() {
+        calls.abort();
+        tracing::warn!("calls were cut off");
+    }
+    over.cancel();
+    tasks.end().await;
+    store.close().await;
+    tracing::info!("control plane has stopped");
+    ended
+}
+
+/// The tasks that must live as long as the process does.
+#[derive(Default)]
+struct Tasks(JoinSet<(&'static str, anyhow::Result<()>)>);
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        self.0.spawn(async move { (name, task.await) });
+    }
+
+    /// Waits for the first that ends: none should. Cancel safe.
+    async fn died(&mut self) -> anyhow::Error {
+        match self.0.join_next().await {
+            Some(Ok((name, Ok(())))) => anyhow::anyhow!("{name}: ended"),
+            Some(Ok((name, Err(error)))) => error.context(name),
+            Some(Err(error)) => anyhow::Error::new(error).context("a background task"),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits for all to end, for a while.
+    async fn end(&mut self) {
+        let all = async { while self.0.join_next().await.is_some() {} };
+        if tokio::time::timeout(ENDING, all).await.is_err() {
+            self.0.shutdown().await;
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+}
+
+async fn open(config: StoreConfig) -> anyhow::Result<SharedStore> {
+    Ok(match config {
+        StoreConfig::Embedded(folder) => Arc::new(store::embedded::Embedded::open(&folder).await?),
+        StoreConfig::Etcd { endpoints, prefix } => Arc::new(store::etcd::Etcd::new(&endpoints, &prefix)?),
+    })
+}
+
+/// Connections, for as long as there is a listener: a lack of files is waited out, and ends nothing.
+fn incoming(listener: TcpListener) -> impl futures::Stream<Item = std::io::Result<TcpStream>> {
+    futures::stream::unfold(listener, |listener| async {
+        loop {
+            match listener.accept().await {
+                Ok((connection, _)) => {
+                    // Frames are whole when they are written.
+                    let _ = connection.set_nodelay(true);
+                    return Some((Ok(connection), listener));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept a gRPC connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    })
+}
+
+/// Tells gRPC's health service: serving once the store was read, from then on from memory whatever the store does.
+async fn tell_health(
+    health: tonic_health::server::HealthReporter,
+    mut step: watch::Receiver<Standing>,
+    over: CancellationToken,
+) -> anyhow::Result<()> {
+    use tonic_health::ServingStatus;
+    for service in grpc::SERVICES {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+    }
+    tokio::select! {
+        () = over.cancelled() => return Ok(()),
+        read = step.wait_for(|step| *step == Standing::InStep) => { read?; }
+    }
+    for service in grpc::SERVICES {
+        health.set_service_status(service, ServingStatus::Serving).await;
+    }
+    over.cancelled().await;
+    Ok(())
+}

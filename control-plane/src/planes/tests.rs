@@ -1,0 +1,138 @@
+use super::*;
+
+fn newcomer(id: &str, incarnation: u64) -> Newcomer {
+    Newcomer { id: id.into(), incarnation, version: "1".into(), revision: 0 }
+}
+
+fn report(sequence: u64, revision: u64, cns: &[(&str, u32)]) -> Report {
+    let on = |sessions| OnCn { sessions, ..OnCn::default() };
+    Report {
+        sequence,
+        revision,
+        cns: cns.iter().map(|(name, sessions)| ((*name).into(), on(*sessions))).collect(),
+        tenants: HashMap::from([("acme".into(), cns.iter().map(|(_, n)| n).sum())]),
+    }
+}
+
+fn on(planes: &Planes, cn: &str) -> u32 {
+    planes.totals().cns.get(cn).copied().unwrap_or(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_report_counts() {
+    let planes = Planes::new();
+    let one = planes.enrol(newcomer("dp-1", 1)).unwrap();
+    let two = planes.enrol(newcomer("dp-2", 1)).unwrap();
+    one.reported(report(2, 5, &[("cn-1", 3)]));
+    two.reported(report(1, 5, &[("cn-1", 4), ("cn-2", 1)]));
+    assert_eq!((on(&planes, "cn-1"), on(&planes, "cn-2")), (7, 1));
+    one.reported(report(1, 5, &[("cn-1", 9)]));
+    assert_eq!(on(&planes, "cn-1"), 7, "an older sequence");
+    one.reported(report(3, 5, &[]));
+    assert_eq!(on(&planes, "cn-1"), 4);
+    assert_eq!(planes.totals().tenants["acme"], 5);
+    assert_eq!(planes.totals().sessions, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn counts_outlive_the_stream_for_a_while() {
+    let planes = Planes::new();
+    let one = planes.enrol(newcomer("dp-1", 1)).unwrap();
+    one.reported(report(1, 5, &[("cn-1", 3)]));
+    drop(one);
+    assert!(!planes.is_connected("dp-1"));
+    planes.expire(Instant::now() + STALE - Duration::from_millis(1));
+    assert_eq!(on(&planes, "cn-1"), 3);
+    planes.expire(Instant::now() + STALE);
+    assert_eq!(on(&planes, "cn-1"), 0);
+    assert!(planes.shown("dp-1").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_incarnation_counts() {
+    let planes = Planes::new();
+    let old = planes.enrol(newcomer("dp-1", 3)).unwrap();
+    old.reported(report(9, 5, &[("cn-1", 3)]));
+    let older = planes.enrol(newcomer("dp-1", 2)).unwrap_err();
+    assert_eq!(older, Error::OlderIncarnation { id: "dp-1".into(), incarnation: 2, newest: 3 });
+    assert!(!old.superseded.is_cancelled());
+    // The same process again, before its old connection was found dead: its counts stay.
+    let again = planes.enrol(newcomer("dp-1", 3)).unwrap();
+    assert!(old.superseded.is_cancelled());
+    assert_eq!(on(&planes, "cn-1"), 3);
+    // The old stream says nothing any more, not even by its end.
+    old.reported(report(10, 5, &[("cn-1", 8)]));
+    drop(old);
+    assert!(planes.is_connected("dp-1"));
+    assert_eq!(on(&planes, "cn-1"), 3);
+    // A new process: no session of the old one lives.
+    let new = planes.enrol(newcomer("dp-1", 4)).unwrap();
+    assert_eq!(on(&planes, "cn-1"), 0);
+    new.reported(report(1, 5, &[("cn-1", 1)]));
+    assert_eq!(on(&planes, "cn-1"), 1);
+    drop(again);
+    assert!(planes.is_connected("dp-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cn_is_clear_when_all_have_said_so_since() {
+    let planes = Planes::new();
+    let clear = |revision| planes.is_clear("cn-1", revision, [].iter(), Instant::now());
+    assert!(clear(7), "no data plane, no session");
+    let one = planes.enrol(newcomer("dp-1", 1)).unwrap();
+    assert!(!clear(7), "it has said nothing yet");
+    one.reported(report(1, 6, &[("cn-1", 0)]));
+    one.acked(7, "");
+    assert!(!clear(7), "it counted before it knew");
+    one.reported(report(2, 7, &[("cn-1", 2)]));
+    assert!(!clear(7));
+    one.reported(report(3, 7, &[]));
+    assert!(clear(7));
+    one.acked(8, "digest differs");
+    assert!(!clear(8), "it refused");
+    assert_eq!(planes.shown("dp-1").unwrap().refused, "digest differs");
+    drop(one);
+    assert!(clear(8), "it is gone, and had none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_not_come_back_may_have_sessions() {
+    let planes = Planes::new();
+    let stored = ["dp-1".to_owned()];
+    let clear = |now| planes.is_clear("cn-1", 7, stored.iter(), now);
+    assert!(!clear(Instant::now()));
+    assert!(clear(Instant::now() + STALE));
+    let one = planes.enrol(newcomer("dp-1", 1)).unwrap();
+    one.acked(7, "");
+    one.reported(report(1, 7, &[]));
+    assert!(clear(Instant::now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_has_a_bound() {
+    let planes = Planes::new();
+    let ask = || planes.ask("dp-1", Ask::List(pb::order::ListSessions::default()));
+    assert!(ask().is_none(), "not connected");
+    let mut one = planes.enrol(newcomer("dp-1", 1)).unwrap();
+    let asked: Vec<_> = std::iter::from_fn(ask).collect();
+    assert_eq!(asked.len(), WAITING);
+    let first = one.asks.recv().await.unwrap();
+    first.answer.send(Answer::Sessions { sessions: vec![], more: false }).unwrap();
+    assert!(ask().is_some());
+    let mut asked = asked.into_iter();
+    assert!(asked.next().unwrap().await.is_ok());
+    drop(one);
+    assert!(asked.next().unwrap().await.is_err(), "the stream ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_word_of_one_that_is_gone_holds_no_cn_down() {
+    let planes = Planes::new();
+    let one = planes.enrol(newcomer("dp-1", 1)).unwrap();
+    let down = OnCn { sessions: 1, health: Health::Down, reason: "refused".into() };
+    one.reported(Report { sequence: 1, cns: HashMap::from([("cn-1".into(), down)]), ..Report::default() });
+    assert_eq!(planes.health("cn-1"), (Health::Down, "refused (data plane dp-1)".into()));
+    drop(one);
+    assert_eq!(planes.health("cn-1").0, Health::Unknown);
+    assert_eq!(on(&planes, "cn-1"), 1);
+}
