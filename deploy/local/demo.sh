@@ -6,8 +6,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/shunt-lib.sh"
 
 here="$ROOT/deploy/local"
-# Ports and folders of its own, so that a cluster that is up and tests do not mind.
-dir=''
+# Ports and a folder of its own, so that a cluster that is up and tests do not mind. A name that no
+# function has for itself: the trap may run inside one and would see that.
+FOLDER=''
 
 # follow COMMAND…: waits for it in a way that a signal interrupts; then `finish` ends it.
 child=''
@@ -30,12 +31,12 @@ finish() {
     kill -TERM "$child" 2>/dev/null || true
     wait "$child" 2>/dev/null || true
   fi
-  if [[ -n $dir ]]; then
+  if [[ -n $FOLDER ]]; then
     say "stopping and removing everything"
     # Each in a shell of its own: one that fails must not keep the next from being tried.
-    (stop_shunt "$dir/shunt") || status=1
-    "$here/cluster.sh" down --dir "$dir/cluster" || status=1
-    (remove_folder "$dir") || status=1
+    (stop_shunt "$FOLDER/shunt") || status=1
+    "$here/cluster.sh" down --dir "$FOLDER/cluster" || status=1
+    (remove_folder "$FOLDER") || status=1
   fi
   exit "$status"
 }
@@ -47,17 +48,17 @@ follow "$here/install.sh" build servers python
 say "building"
 follow build_shunt
 
-dir=$(mktemp -d /var/tmp/shunt-demo.XXXXXX)
-chmod 755 "$dir"
-touch "$dir/$MARKER"
-mkdir -p "$dir/shunt"
+FOLDER=$(mktemp -d /var/tmp/shunt-demo.XXXXXX)
+chmod 755 "$FOLDER"
+touch "$FOLDER/$MARKER"
+mkdir -p "$FOLDER/shunt"
 cns=$(free_block 3 0 100 200 300)
 own=$(free_block 4 0)
 say "starting three MariaDB servers that share their data"
-follow "$here/cluster.sh" up --dir "$dir/cluster" --base-port "$cns" --name "demo-$own" >&2
+follow "$here/cluster.sh" up --dir "$FOLDER/cluster" --base-port "$cns" --name "demo-$own" >&2
 
 {
-  shunt_settings "$dir/shunt" "$own" $((own + 1)) $((own + 2)) $((own + 3)) "$dir/cluster/passwords/shunt"
+  shunt_settings "$FOLDER/shunt" "$own" $((own + 1)) $((own + 2)) $((own + 3)) "$FOLDER/cluster/passwords/shunt"
   cat <<YAML
 groups:
   - { name: tp, labels: { workload: [tp] }, tenant: acme, replicas: 2,
@@ -70,16 +71,16 @@ tenants:
   - { name: fenced, allow: [10.0.0.0/8] }
   - { name: small, max_sessions: 2 }
 YAML
-} >"$dir/shunt/shunt.yaml"
+} >"$FOLDER/shunt/shunt.yaml"
 say "starting Shunt"
-start_shunt "$dir/shunt" $((own + 2)) $((own + 3))
+start_shunt "$FOLDER/shunt" $((own + 2)) $((own + 3))
 
 status=0
 export DEMO_MYSQL=$own DEMO_API="http://127.0.0.1:$((own + 1))" DEMO_CNS=$cns
-export DEMO_SHUNTCTL="$BIN/shuntctl" DEMO_PASSWORDS="$dir/cluster/passwords"
+export DEMO_SHUNTCTL="$BIN/shuntctl" DEMO_PASSWORDS="$FOLDER/cluster/passwords"
 follow timeout 300 "$STATE/venv/bin/python" -B "$here/demo.py" || status=$?
 if ((status)); then
   say "--- the last lines of Shunt's log:"
-  tail -n 30 "$dir/shunt/log" >&2
+  tail -n 30 "$FOLDER/shunt/log" >&2
 fi
 exit $((status != 0))
