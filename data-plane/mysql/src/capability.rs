@@ -96,7 +96,7 @@ pub const OFFERED: Capabilities = FOUND_ROWS
 
 /// What a CN must have for anything to work.
 pub const REQUIRED_OF_CN: Capabilities =
-    PROTOCOL_41 | SECURE_CONNECTION | PLUGIN_AUTH | SESSION_TRACK | CONNECT_WITH_DB;
+    PROTOCOL_41 | SECURE_CONNECTION | PLUGIN_AUTH | SESSION_TRACK | CONNECT_WITH_DB | DEPRECATE_EOF;
 
 /// What is asked of a CN for a client that asked for `client`: the same, and session tracking. The login's own parts
 /// (plugin name, attributes, database) are always written in the newest form, whatever the client's form was.

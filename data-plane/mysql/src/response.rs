@@ -116,6 +116,12 @@ impl Responses {
         self.left == 0 && !self.continued
     }
 
+    /// Whether nothing of a result has come: an ERR may stand here in place of the response.
+    #[must_use]
+    pub fn is_before_result(&self) -> bool {
+        self.is_at_packet() && self.phase == Phase::First
+    }
+
     /// Whether rows are on their way: an ERR may stand here in place of the next one.
     #[must_use]
     pub fn is_between_rows(&self) -> bool {

@@ -121,6 +121,9 @@ impl Hints {
     /// Code on the CN ran that is not seen here: anything may have been touched.
     pub const HIDDEN: Self = Self(1 << 11);
 
+    /// The trackers themselves.
+    pub const TRACKERS: Self = Self(1 << 12);
+
     /// None.
     #[must_use]
     pub const fn none() -> Self {
@@ -130,7 +133,7 @@ impl Hints {
     /// All of them.
     #[must_use]
     pub const fn all() -> Self {
-        Self((1 << 12) - 1)
+        Self((1 << 13) - 1)
     }
 
     /// These and those.
@@ -169,6 +172,10 @@ const WORDS: &[(&[u8], Hints)] = &[
     (b"PREPARE", Hints::TEXT_STATEMENTS),
     (b"RELEASE_LOCK", Hints::USER_LOCKS),
     (b"RELEASE_ALL_LOCKS", Hints::USER_LOCKS),
+    (b"SESSION_TRACK_SCHEMA", Hints::TRACKERS),
+    (b"SESSION_TRACK_STATE_CHANGE", Hints::TRACKERS),
+    (b"SESSION_TRACK_SYSTEM_VARIABLES", Hints::TRACKERS),
+    (b"SESSION_TRACK_TRANSACTION_INFO", Hints::TRACKERS),
     (b"SETVAL", Hints::SEQUENCES),
     (b"STATEMENT", Hints::VARIABLES),
     (b"SQL_CALC_FOUND_ROWS", Hints::LAST_RESULT),
@@ -207,8 +214,8 @@ pub fn hints(text: &[u8], whole: bool) -> Hints {
 }
 
 fn word_hint(word: &[u8]) -> Hints {
-    // The shortest word of the table has two letters, the longest nineteen.
-    if word.len() < 2 || word.len() > 19 {
+    // The shortest word of the table has two letters, the longest thirty.
+    if word.len() < 2 || word.len() > 30 {
         return Hints::none();
     }
     let first = word[0].to_ascii_uppercase();

@@ -1,0 +1,46 @@
+//! What all sessions of a data plane share.
+
+use crate::accounts::Accounts;
+use crate::config::Config;
+use crate::ids::SessionIds;
+use crate::kill::Elsewhere;
+use crate::metrics::Metrics;
+use crate::routing::Routing;
+use crate::service::Service;
+use crate::session::inbox::{Farewell, Order};
+use crate::sessions::Which;
+use crate::worker::Workers;
+use shunt_proto::snapshot::{Object, RoutingSnapshot};
+use std::sync::Arc;
+
+/// What all sessions share. Nothing in it is touched by a session that only forwards.
+pub(crate) struct Plane {
+    pub(crate) config: Config,
+    /// The data plane's own id.
+    pub(crate) id: String,
+    pub(crate) routing: Arc<Routing>,
+    pub(crate) accounts: Accounts,
+    pub(crate) service: Service,
+    pub(crate) ids: SessionIds,
+    pub(crate) workers: Workers,
+    pub(crate) elsewhere: Elsewhere,
+    pub(crate) metrics: Metrics,
+}
+
+impl Plane {
+    /// Closes the sessions of each tenant that `snapshot` suspends, at their next safe point.
+    pub(crate) async fn close_suspended(&self, snapshot: &RoutingSnapshot) {
+        let suspended = snapshot.entries().filter_map(|(_, entry)| match &entry.object {
+            Object::Tenant(tenant) if tenant.suspended => Some(tenant.name.clone()),
+            _ => None,
+        });
+        for tenant in suspended {
+            let which = Which { tenant: tenant.clone(), ..Which::default() };
+            let order = Order::Close(Farewell::Suspended(tenant.clone()));
+            let sessions = self.workers.order(&which, &order).await;
+            if sessions > 0 {
+                tracing::info!(tenant, sessions, "tenant is suspended: its sessions are closed");
+            }
+        }
+    }
+}

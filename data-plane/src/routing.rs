@@ -1,0 +1,334 @@
+//! Where sessions can go: the last good snapshot, what is known of each CN, and how many sessions it has.
+//!
+//! Everything that a pick looks at stands behind one lock, taken once for each login and never by a session that is
+//! logged in. A pick and its reservation are one step, so that counts are exact in a burst; a new snapshot is published
+//! under the same lock, so that whoever picks after an acknowledgement picks by that snapshot or a newer one.
+//!
+//! Must not know: sockets, packets, how snapshots arrive.
+
+pub(crate) mod client;
+pub(crate) mod pick;
+pub(crate) mod state_file;
+
+use mysql_wire::capability::Capabilities;
+use mysql_wire::greeting::Greeting;
+use mysql_wire::track::Subscription;
+use parking_lot::Mutex;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use shunt_proto::cn::{CnId, Health, RoutedCn};
+use shunt_proto::snapshot::RoutingSnapshot;
+use shunt_proto::tenant::{Refusal, Request, Tenant, Tier, route};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// Where sessions can go, for all workers.
+pub(crate) struct Routing {
+    state: Mutex<State>,
+    published: watch::Sender<Option<Arc<RoutingSnapshot>>>,
+    /// CNs to be probed: down ones, and ones never seen.
+    probes: mpsc::UnboundedSender<CnId>,
+    /// CNs on loopback are not used, and why.
+    refuses_loopback: bool,
+}
+
+#[derive(Default)]
+struct State {
+    snapshot: Option<Arc<RoutingSnapshot>>,
+    cns: HashMap<CnId, CnView>,
+    tenants: HashMap<String, u32>,
+    rng: Option<SmallRng>,
+}
+
+/// What this data plane knows of a CN.
+#[derive(Clone, Debug, Default)]
+struct CnView {
+    /// Sessions and reservations.
+    sessions: u32,
+    health: Health,
+    reason: String,
+    baseline: Option<Arc<Baseline>>,
+}
+
+/// What a CN says of itself, once for all sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Baseline {
+    /// The version of its greeting.
+    pub(crate) version: Vec<u8>,
+    /// What it can do.
+    pub(crate) capabilities: Capabilities,
+    /// Its default collation, the low byte.
+    pub(crate) collation: u8,
+    /// The subscription that its globals give a session; unknown without a service account.
+    pub(crate) subscription: Option<Subscription>,
+}
+
+impl Baseline {
+    /// Out of a greeting, and the subscription where it is known.
+    pub(crate) fn new(greeting: &Greeting, subscription: Option<Subscription>) -> Self {
+        let Greeting { version, capabilities, collation, .. } = greeting;
+        Self { version: version.clone(), capabilities: *capabilities, collation: *collation, subscription }
+    }
+}
+
+/// A CN picked for a session, and its place there, which counts until it is dropped.
+pub(crate) struct Placed {
+    pub(crate) cn: Arc<RoutedCn>,
+    pub(crate) tier: Tier,
+    pub(crate) place: Place,
+}
+
+/// A session's place on a CN.
+pub(crate) struct Place {
+    routing: Arc<Routing>,
+    cn: CnId,
+}
+
+/// A session's place among its tenant's.
+pub(crate) struct TenantPlace {
+    routing: Arc<Routing>,
+    tenant: String,
+}
+
+/// What is reported of a CN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CnCount {
+    pub(crate) cn: CnId,
+    pub(crate) sessions: u32,
+    pub(crate) health: Health,
+    pub(crate) reason: String,
+}
+
+impl Routing {
+    /// No routing state as yet. CNs to be probed are sent to the receiver.
+    pub(crate) fn new(refuses_loopback: bool) -> (Arc<Self>, mpsc::UnboundedReceiver<CnId>) {
+        let (probes, to_probe) = mpsc::unbounded_channel();
+        let state = Mutex::new(State { rng: Some(SmallRng::from_rng(&mut rand::rng())), ..State::default() });
+        let published = watch::Sender::new(None);
+        (Arc::new(Self { state, published, probes, refuses_loopback }), to_probe)
+    }
+
+    /// Follows the snapshots that are published.
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Arc<RoutingSnapshot>>> {
+        self.published.subscribe()
+    }
+
+    /// The last good snapshot.
+    pub(crate) fn snapshot(&self) -> Option<Arc<RoutingSnapshot>> {
+        self.state.lock().snapshot.clone()
+    }
+
+    /// Takes `snapshot` as the newest. When this returns, every later pick is by it.
+    pub(crate) fn publish(&self, snapshot: &Arc<RoutingSnapshot>) {
+        let mut state = self.state.lock();
+        // A CN that is gone is forgotten when its last session is.
+        state.cns.retain(|name, view| view.sessions > 0 || snapshot.cn(name).is_some());
+        for cn in snapshot.cns() {
+            let moved = state
+                .snapshot
+                .as_ref()
+                .and_then(|old| old.cn(cn.name()))
+                .is_some_and(|old| old.cn.address != cn.cn.address);
+            let known = state.cns.contains_key(cn.name());
+            let view = state.cns.entry(cn.name().clone()).or_default();
+            if !known || moved {
+                *view = CnView { sessions: view.sessions, ..CnView::default() };
+                if self.refuses_loopback && is_loopback(&cn.cn.address) {
+                    view.health = Health::Down;
+                    view.reason = LOOPBACK.to_owned();
+                    tracing::error!(cn = %cn.name(), "{LOOPBACK}");
+                } else {
+                    // The receiver lives as long as the process.
+                    let _ = self.probes.send(cn.name().clone());
+                }
+            }
+        }
+        state.snapshot = Some(Arc::clone(snapshot));
+        drop(state);
+        self.published.send_replace(Some(Arc::clone(snapshot)));
+    }
+
+    /// Counts a session of `tenant`, unless it has as many as it may.
+    pub(crate) fn enter(self: &Arc<Self>, tenant: &Tenant) -> Result<TenantPlace, Refusal> {
+        let mut state = self.state.lock();
+        let count = state.tenants.entry(tenant.name.clone()).or_default();
+        if tenant.max_sessions > 0 && *count >= tenant.max_sessions {
+            let refusal = Refusal::Limit { tenant: tenant.name.clone(), max: tenant.max_sessions };
+            if *count == 0 {
+                state.tenants.remove(&tenant.name);
+            }
+            return Err(refusal);
+        }
+        *count += 1;
+        Ok(TenantPlace { routing: Arc::clone(self), tenant: tenant.name.clone() })
+    }
+
+    /// Whether `tenant` has as many sessions as it may, without counting one.
+    pub(crate) fn is_full(&self, tenant: &Tenant) -> Option<Refusal> {
+        let count = self.state.lock().tenants.get(&tenant.name).copied().unwrap_or(0);
+        let full = tenant.max_sessions > 0 && count >= tenant.max_sessions;
+        full.then(|| Refusal::Limit { tenant: tenant.name.clone(), max: tenant.max_sessions })
+    }
+
+    /// Picks a CN for `request` that is not among `tried`, and reserves a place on it.
+    pub(crate) fn place(self: &Arc<Self>, request: &Request, tried: &[CnId]) -> Result<Placed, Refusal> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let empty = Arc::new(RoutingSnapshot::default());
+        let snapshot = state.snapshot.as_ref().unwrap_or(&empty);
+        let down = |cn: &RoutedCn| {
+            tried.contains(cn.name())
+                || state.cns.get(cn.name()).is_some_and(|view| view.health == Health::Down)
+        };
+        let matched = route(snapshot, request, down)?;
+        let load = |cn: &RoutedCn| state.cns.get(cn.name()).map_or(0, |view| view.sessions);
+        let rng = state.rng.get_or_insert_with(|| SmallRng::seed_from_u64(0));
+        let cn = Arc::clone(pick::least_loaded(&matched.cns, load, rng));
+        state.cns.entry(cn.name().clone()).or_default().sessions += 1;
+        let place = Place { routing: Arc::clone(self), cn: cn.name().clone() };
+        Ok(Placed { cn, tier: matched.tier, place })
+    }
+
+    /// Any CN that may answer a question: working ones that are not down first, in random order.
+    pub(crate) fn any(&self) -> Vec<Arc<RoutedCn>> {
+        use rand::seq::SliceRandom as _;
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let Some(snapshot) = &state.snapshot else { return Vec::new() };
+        let is_up =
+            |cn: &Arc<RoutedCn>| state.cns.get(cn.name()).is_none_or(|view| view.health != Health::Down);
+        let mut cns: Vec<_> = snapshot.cns().filter(|cn| is_up(cn)).cloned().collect();
+        if let Some(rng) = &mut state.rng {
+            cns.shuffle(rng);
+        }
+        cns
+    }
+
+    /// Something went wrong on `cn`: it is avoided until a probe succeeds.
+    pub(crate) fn failed(&self, cn: &CnId, reason: &str) {
+        let mut state = self.state.lock();
+        let Some(view) = state.cns.get_mut(cn) else { return };
+        if view.health == Health::Down {
+            return;
+        }
+        view.health = Health::Down;
+        reason.clone_into(&mut view.reason);
+        drop(state);
+        tracing::warn!(%cn, reason, "cn is down");
+        // The receiver lives as long as the process.
+        let _ = self.probes.send(cn.clone());
+    }
+
+    /// A probe of `cn` succeeded.
+    pub(crate) fn succeeded(&self, cn: &CnId, baseline: Baseline) {
+        let mut state = self.state.lock();
+        let Some(view) = state.cns.get_mut(cn) else { return };
+        if view.health == Health::Down {
+            tracing::info!(%cn, "cn is up");
+        }
+        view.health = Health::Up;
+        view.reason.clear();
+        view.baseline = Some(Arc::new(baseline));
+    }
+
+    /// A session logged in on `cn`, which said so of itself. Kept where nothing better is known.
+    pub(crate) fn greeted(&self, cn: &CnId, greeting: &Greeting) {
+        let mut state = self.state.lock();
+        let Some(view) = state.cns.get_mut(cn) else { return };
+        if view.health == Health::Unknown {
+            view.health = Health::Up;
+        }
+        if view.baseline.is_none() {
+            view.baseline = Some(Arc::new(Baseline::new(greeting, None)));
+        }
+    }
+
+    /// `cn` may be tried again by a login: without a service account nothing else can tell.
+    pub(crate) fn try_again(&self, cn: &CnId) {
+        if let Some(view) = self.state.lock().cns.get_mut(cn) {
+            view.health = Health::Unknown;
+        }
+    }
+
+    /// Whether `cn` is avoided.
+    pub(crate) fn is_down(&self, cn: &CnId) -> bool {
+        self.state.lock().cns.get(cn).is_some_and(|view| view.health == Health::Down)
+    }
+
+    /// Whether `cn` is still part of the routing state.
+    pub(crate) fn address(&self, cn: &CnId) -> Option<String> {
+        self.state.lock().snapshot.as_ref()?.cn(cn).map(|cn| cn.cn.address.clone())
+    }
+
+    /// What `cn` said of itself.
+    pub(crate) fn baseline(&self, cn: &CnId) -> Option<Arc<Baseline>> {
+        self.state.lock().cns.get(cn)?.baseline.clone()
+    }
+
+    /// What any CN said of itself, for a greeting: the first in order of names that said something.
+    pub(crate) fn any_baseline(&self) -> Option<Arc<Baseline>> {
+        let state = self.state.lock();
+        let snapshot = state.snapshot.as_ref()?;
+        snapshot.cns().find_map(|cn| state.cns.get(cn.name())?.baseline.clone())
+    }
+
+    /// Sessions and health of each CN, and sessions of each tenant, by the revision that picks go by.
+    pub(crate) fn counts(&self) -> (u64, Vec<CnCount>, Vec<(String, u32)>) {
+        let state = self.state.lock();
+        let revision = state.snapshot.as_ref().map_or(0, |snapshot| snapshot.version().revision);
+        let mut cns: Vec<CnCount> = state
+            .cns
+            .iter()
+            .map(|(cn, view)| CnCount {
+                cn: cn.clone(),
+                sessions: view.sessions,
+                health: view.health,
+                reason: view.reason.clone(),
+            })
+            .collect();
+        cns.sort_by(|a, b| a.cn.cmp(&b.cn));
+        let mut tenants: Vec<_> = state.tenants.iter().map(|(name, n)| (name.clone(), *n)).collect();
+        tenants.sort();
+        (revision, cns, tenants)
+    }
+}
+
+/// Why a loopback CN is not used behind an open listener.
+const LOOPBACK: &str = "a CN on loopback behind a MySQL listener that is not loopback would take its clients for \
+     local ones: set cn_proxy_protocol: v2, or mysql.allow_loopback_cns: true";
+
+fn is_loopback(address: &str) -> bool {
+    match address.parse::<SocketAddr>() {
+        Ok(address) => address.ip().is_loopback(),
+        Err(_) => address.rsplit_once(':').is_some_and(|(host, _)| host == "localhost"),
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.routing.state.lock();
+        let Some(view) = state.cns.get_mut(&self.cn) else { return };
+        view.sessions = view.sessions.saturating_sub(1);
+        let gone = view.sessions == 0
+            && state.snapshot.as_ref().is_some_and(|snapshot| snapshot.cn(&self.cn).is_none());
+        if gone {
+            state.cns.remove(&self.cn);
+        }
+    }
+}
+
+impl Drop for TenantPlace {
+    fn drop(&mut self) {
+        let mut state = self.routing.state.lock();
+        let Some(count) = state.tenants.get_mut(&self.tenant) else { return };
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            state.tenants.remove(&self.tenant);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+use super::*;
+use shunt_proto::cn::{Cn, CnState};
+use shunt_proto::label::Labels;
+use shunt_proto::snapshot::{Entry, Object, Version, digest};
+
+fn snapshot(revision: u64, names: &[&str]) -> Arc<RoutingSnapshot> {
+    let entries: Vec<Entry> = names
+        .iter()
+        .map(|name| Entry {
+            object: Object::Cn(Arc::new(Cn {
+                name: CnId::new(name).unwrap(),
+                address: "127.0.0.1:3306".into(),
+                group: None,
+                own_labels: Labels::new(),
+                zone: String::new(),
+                weight: 100,
+                state: CnState::Working,
+                remove_when_empty: false,
+            })),
+            mod_revision: revision,
+            hash: 1,
+        })
+        .collect();
+    let version = Version { store_id: "s".into(), revision, digest: digest(&entries) };
+    Arc::new(RoutingSnapshot::from_entries(version, entries).unwrap())
+}
+
+fn request() -> Request {
+    Request { tenant: "sys".into(), labels: Labels::new() }
+}
+
+fn sessions(routing: &Routing) -> Vec<u32> {
+    routing.counts().1.iter().map(|cn| cn.sessions).collect()
+}
+
+#[test]
+fn places_count_until_they_are_dropped() {
+    let (routing, _probes) = Routing::new(false);
+    routing.publish(&snapshot(1, &["cn-1", "cn-2"]));
+    let places: Vec<_> = (0..10).map(|_| routing.place(&request(), &[]).unwrap()).collect();
+    assert_eq!(sessions(&routing), [5, 5]);
+    drop(places);
+    assert_eq!(sessions(&routing), [0, 0]);
+}
+
+#[test]
+fn a_cn_that_failed_is_avoided_until_a_probe_succeeds() {
+    let (routing, mut probes) = Routing::new(false);
+    routing.publish(&snapshot(1, &["cn-1", "cn-2"]));
+    assert!(probes.try_recv().is_ok() && probes.try_recv().is_ok(), "new CNs are probed");
+    let cn_1 = CnId::new("cn-1").unwrap();
+    routing.failed(&cn_1, "closed");
+    assert_eq!(probes.try_recv().unwrap(), cn_1);
+    for _ in 0..4 {
+        assert_eq!(routing.place(&request(), &[]).unwrap().cn.name().as_str(), "cn-2");
+    }
+    let baseline = Baseline { version: b"x".to_vec(), capabilities: 0, collation: 45, subscription: None };
+    routing.succeeded(&cn_1, baseline);
+    let names: Vec<_> = (0..2).map(|_| routing.place(&request(), &[]).unwrap()).collect();
+    assert!(names.iter().any(|placed| *placed.cn.name() == cn_1));
+}
+
+#[test]
+fn tried_ones_are_not_tried_again() {
+    let (routing, _probes) = Routing::new(false);
+    routing.publish(&snapshot(1, &["cn-1"]));
+    let tried = [CnId::new("cn-1").unwrap()];
+    assert!(matches!(routing.place(&request(), &tried), Err(Refusal::NoneUsable { .. })));
+}
+
+#[test]
+fn a_cn_that_is_gone_is_forgotten_with_its_last_session() {
+    let (routing, _probes) = Routing::new(false);
+    routing.publish(&snapshot(1, &["cn-1"]));
+    let placed = routing.place(&request(), &[]).unwrap();
+    routing.publish(&snapshot(2, &["cn-2"]));
+    assert_eq!(sessions(&routing), [1, 0]);
+    drop(placed);
+    assert_eq!(sessions(&routing), [0]);
+}
+
+#[test]
+fn a_limit_is_exact_and_freed() {
+    let (routing, _probes) = Routing::new(false);
+    let tenant = Tenant { max_sessions: 2, ..Tenant::undeclared("acme") };
+    let one = routing.enter(&tenant).unwrap();
+    let _two = routing.enter(&tenant).unwrap();
+    assert!(matches!(routing.enter(&tenant), Err(Refusal::Limit { max: 2, .. })));
+    assert!(routing.is_full(&tenant).is_some());
+    drop(one);
+    assert!(routing.enter(&tenant).is_ok());
+    assert_eq!(routing.counts().2, [("acme".to_owned(), 1)]);
+}
+
+#[test]
+fn loopback_cns_stay_unused_behind_an_open_listener() {
+    let (routing, _probes) = Routing::new(true);
+    routing.publish(&snapshot(1, &["cn-1"]));
+    assert!(routing.place(&request(), &[]).is_err());
+    assert!(routing.counts().1[0].reason.contains("cn_proxy_protocol"));
+}

@@ -1,0 +1,316 @@
+//! Questions to the CNs by the service account: whether one serves, what a user's hashes are, and KILL.
+//!
+//! One task for each CN holds at most one connection and answers one question after the other: a thousand clients that
+//! vanish cost a thousand KILLs on one connection, not a thousand logins. The connection is closed when it idles.
+//!
+//! Must not know: clients' sessions beyond the ids of their connections.
+
+use crate::accounts;
+use crate::cn::{self, CnConnection, CnError, Identity, Password};
+use crate::config::{CnAccount, Limits};
+use crate::routing::{Baseline, Routing};
+use mysql_wire::capability::{DEPRECATE_EOF, OFFERED};
+use mysql_wire::native::{Stage1, Stage2};
+use mysql_wire::track::{Subscription, Transaction, Variables, is_on};
+use parking_lot::Mutex;
+use shunt_proto::cn::CnId;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Questions that may wait for a CN's task; more are refused.
+const QUEUE: usize = 4096;
+
+/// How long a connection is kept without a question.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// A question.
+enum Question {
+    /// Whether it serves, and what it says of itself.
+    Probe,
+    /// The native hashes that the user may have.
+    Hashes(Vec<u8>),
+    /// End a connection, or its statement.
+    Kill(Target),
+}
+
+/// A connection on a CN that is to be killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The id that the CN gave it.
+    pub(crate) connection_id: u32,
+    /// The port that the CN sees it come from: a connection that was given the same id later has another one.
+    pub(crate) port: u16,
+    /// Only its statement.
+    pub(crate) query_only: bool,
+}
+
+/// An answer.
+#[derive(Debug)]
+enum Answer {
+    Serves(Baseline),
+    Hashes(Vec<Stage2>),
+    /// Whether there was something to kill.
+    Killed(bool),
+}
+
+type Asked = (Question, oneshot::Sender<Result<Answer, CnError>>);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServiceError {
+    /// No `cn_account` is configured.
+    #[error("no cn_account is configured")]
+    NoAccount,
+    /// Too many questions wait, or the CN left.
+    #[error("the CN cannot be asked now")]
+    Busy,
+    /// The CN's fault, or its refusal.
+    #[error(transparent)]
+    Cn(#[from] CnError),
+}
+
+/// Asks CNs. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Service {
+    account: Option<Arc<CnAccount>>,
+    limits: Limits,
+    routing: Arc<Routing>,
+    tasks: Arc<Mutex<HashMap<CnId, mpsc::Sender<Asked>>>>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Service {
+    /// A service whose tasks run on `runtime`.
+    pub(crate) fn new(
+        account: Option<CnAccount>,
+        limits: Limits,
+        routing: Arc<Routing>,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        Self { account: account.map(Arc::new), limits, routing, tasks: Arc::default(), runtime }
+    }
+
+    /// Whether there is an account to ask with.
+    pub(crate) const fn has_account(&self) -> bool {
+        self.account.is_some()
+    }
+
+    /// Logs in to `cn` and runs the readiness statement.
+    pub(crate) async fn probe(&self, cn: &CnId) -> Result<Baseline, ServiceError> {
+        match self.ask(cn, Question::Probe).await? {
+            Answer::Serves(baseline) => Ok(baseline),
+            Answer::Hashes(_) | Answer::Killed(_) => Err(ServiceError::Busy),
+        }
+    }
+
+    /// Every native hash that `user` may have, the anonymous accounts' included.
+    pub(crate) async fn hashes(&self, cn: &CnId, user: &[u8]) -> Result<Vec<Stage2>, ServiceError> {
+        match self.ask(cn, Question::Hashes(user.to_vec())).await? {
+            Answer::Hashes(hashes) => Ok(hashes),
+            Answer::Serves(_) | Answer::Killed(_) => Err(ServiceError::Busy),
+        }
+    }
+
+    /// Kills `target`. False where it is gone already.
+    pub(crate) async fn kill(&self, cn: &CnId, target: Target) -> Result<bool, ServiceError> {
+        match self.ask(cn, Question::Kill(target)).await? {
+            Answer::Killed(killed) => Ok(killed),
+            Answer::Serves(_) | Answer::Hashes(_) => Err(ServiceError::Busy),
+        }
+    }
+
+    async fn ask(&self, cn: &CnId, question: Question) -> Result<Answer, ServiceError> {
+        let account = self.account.clone().ok_or(ServiceError::NoAccount)?;
+        let (answer, answered) = oneshot::channel();
+        self.task(cn, account).try_send((question, answer)).map_err(|_| ServiceError::Busy)?;
+        Ok(answered.await.map_err(|_| ServiceError::Busy)??)
+    }
+
+    fn task(&self, cn: &CnId, account: Arc<CnAccount>) -> mpsc::Sender<Asked> {
+        let mut tasks = self.tasks.lock();
+        if let Some(task) = tasks.get(cn).filter(|task| !task.is_closed()) {
+            return task.clone();
+        }
+        let (sender, questions) = mpsc::channel(QUEUE);
+        let link = Link {
+            cn: cn.clone(),
+            account,
+            limits: self.limits,
+            routing: Arc::clone(&self.routing),
+            connection: None,
+        };
+        self.runtime.spawn(link.run(questions));
+        tasks.insert(cn.clone(), sender.clone());
+        tasks.retain(|_, task| !task.is_closed());
+        sender
+    }
+}
+
+/// The connection to one CN.
+struct Link {
+    cn: CnId,
+    account: Arc<CnAccount>,
+    limits: Limits,
+    routing: Arc<Routing>,
+    connection: Option<(String, CnConnection)>,
+}
+
+impl Link {
+    async fn run(mut self, mut questions: mpsc::Receiver<Asked>) {
+        loop {
+            match tokio::time::timeout(IDLE, questions.recv()).await {
+                Ok(Some((question, answer))) => {
+                    if answer.is_closed() {
+                        continue;
+                    }
+                    // Who asked may have left meanwhile.
+                    let _ = answer.send(self.answer(question).await);
+                }
+                Ok(None) => break,
+                Err(_) if questions.is_empty() => {
+                    questions.close();
+                    break;
+                }
+                Err(_) => {}
+            }
+        }
+        if let Some((_, connection)) = self.connection.take() {
+            connection.quit().await;
+        }
+    }
+
+    /// Answers within a bound: to connect, and as long again to be answered.
+    async fn answer(&mut self, question: Question) -> Result<Answer, CnError> {
+        // A probe is of a login, so that it sees what a login would see.
+        if matches!(question, Question::Probe)
+            && let Some((_, connection)) = self.connection.take()
+        {
+            connection.quit().await;
+        }
+        let kept = self.connection.is_some();
+        match self.try_once(&question).await {
+            // What was kept may have died of age.
+            Err(CnError::Read(_) | CnError::Write(_)) if kept => self.try_once(&question).await,
+            answer => answer,
+        }
+    }
+
+    async fn try_once(&mut self, question: &Question) -> Result<Answer, CnError> {
+        let limit = self.limits.cn_connect * 2;
+        let answer = tokio::time::timeout(limit, async {
+            let mut connection = self.connection().await?;
+            let answer = ask(&mut connection.1, question).await;
+            let lost = matches!(&answer, Err(error) if !matches!(error, CnError::Refused(_)));
+            if !lost {
+                self.connection = Some(connection);
+            }
+            answer
+        })
+        .await
+        .unwrap_or(Err(CnError::Timeout(limit)));
+        if let Err(CnError::Refused(err)) = &answer {
+            if cn::is_cn_fault(err) {
+                self.routing.failed(&self.cn, &CnError::Refused(err.clone()).to_string());
+            }
+            self.tell_of_grants(err.code);
+        }
+        answer
+    }
+
+    async fn connection(&mut self) -> Result<(String, CnConnection), CnError> {
+        let address = self.routing.address(&self.cn).unwrap_or_default();
+        if let Some(kept) = self.connection.take().filter(|(to, _)| *to == address) {
+            return Ok(kept);
+        }
+        let greeted = cn::dial(&address, self.limits.cn_connect, None).await?;
+        let identity = Identity {
+            user: self.account.user.clone().into_bytes(),
+            database: None,
+            collation: 45,
+            capabilities: OFFERED | DEPRECATE_EOF,
+            max_packet: 1 << 24,
+            attributes: vec![(b"program_name".to_vec(), b"shunt".to_vec())],
+        };
+        let password = match self.account.password.as_str() {
+            "" => Password::Empty,
+            password => Password::Known(Stage1::of(password.as_bytes())),
+        };
+        Ok((address, greeted.log_in(&identity, password).await?))
+    }
+
+    /// A lack of a grant, or a wrong password, is told by name.
+    fn tell_of_grants(&self, code: u16) {
+        let (cn, user) = (&self.cn, &self.account.user);
+        match code {
+            1045 => tracing::error!(%cn, user, "cn_account is refused: check its user and password_file"),
+            1142 => tracing::error!(%cn, user, "cn_account lacks a grant: GRANT SELECT ON mysql.global_priv"),
+            1095 | 1227 => {
+                tracing::error!(%cn, user, "cn_account lacks a grant: GRANT PROCESS, CONNECTION ADMIN ON *.*");
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn ask(connection: &mut CnConnection, question: &Question) -> Result<Answer, CnError> {
+    match question {
+        Question::Probe => probe(connection).await.map(Answer::Serves),
+        Question::Hashes(user) => hashes(connection, user).await.map(Answer::Hashes),
+        Question::Kill(target) => kill(connection, target).await.map(Answer::Killed),
+    }
+}
+
+async fn probe(connection: &mut CnConnection) -> Result<Baseline, CnError> {
+    let mut ask = connection.ask(true);
+    // A Galera node out of its primary component says yes to everything but this.
+    ask.execute("DO 1").await?;
+    let rows = ask
+        .rows(
+            "SELECT @@global.session_track_system_variables, @@global.session_track_schema, \
+             @@global.session_track_state_change, @@global.session_track_transaction_info",
+        )
+        .await?;
+    let subscription = match rows.first().map(Vec::as_slice) {
+        Some([Some(variables), Some(schema), Some(state), Some(transaction)]) => Some(Subscription {
+            variables: Variables::parse(variables),
+            schema: is_on(schema),
+            state: is_on(state),
+            transaction: Transaction::parse(transaction),
+        }),
+        _ => None,
+    };
+    Ok(Baseline::new(&connection.greeting, subscription))
+}
+
+async fn hashes(connection: &mut CnConnection, user: &[u8]) -> Result<Vec<Stage2>, CnError> {
+    // As a hexadecimal literal no name can be anything but a name.
+    let hex: String = user.iter().map(|byte| format!("{byte:02x}")).collect();
+    let of_user =
+        if hex.is_empty() { String::new() } else { format!(" OR User = CONVERT(x'{hex}' USING utf8mb4)") };
+    let rows = connection
+        .ask(true)
+        .rows(&format!("SELECT Priv FROM mysql.global_priv WHERE User = ''{of_user}"))
+        .await?;
+    Ok(rows.iter().flatten().flatten().flat_map(|privileges| accounts::hashes(privileges)).collect())
+}
+
+async fn kill(connection: &mut CnConnection, target: &Target) -> Result<bool, CnError> {
+    let Target { connection_id, port, query_only } = target;
+    let found = connection
+        .ask(true)
+        .rows(&format!(
+            "SELECT 1 FROM information_schema.processlist WHERE id = {connection_id} AND host LIKE '%:{port}'"
+        ))
+        .await?;
+    if found.is_empty() {
+        return Ok(false);
+    }
+    let query = if *query_only { "QUERY " } else { "" };
+    match connection.ask(true).execute(&format!("KILL {query}{connection_id}")).await {
+        Ok(_) => Ok(true),
+        Err(CnError::Refused(err)) if err.code == 1094 => Ok(false),
+        Err(error) => Err(error),
+    }
+}

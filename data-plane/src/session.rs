@@ -1,0 +1,159 @@
+//! A session from accept to close. Read [`serve`] first.
+//!
+//! One task owns both sockets all the time; whoever wants something of the session leaves an order in its inbox.
+//!
+//! Must not know: packets beyond whole commands, why this CN.
+
+pub(crate) mod close;
+mod command;
+pub(crate) mod inbox;
+pub(crate) mod login;
+pub(crate) mod mirror;
+pub(crate) mod relay;
+pub(crate) mod welcome;
+
+use crate::cn::Password;
+use crate::ids::SessionIds;
+use crate::plane::Plane;
+use crate::routing::{Place, TenantPlace};
+use crate::sessions::{Enrolled, View};
+use crate::wire::PacketStream;
+use crate::worker::Worker;
+use close::{CloseReason, Closed};
+use inbox::{Farewell, Order};
+use relay::{Event, Link};
+use shunt_proto::cn::CnId;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// Carries a client from its first byte to its last.
+pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, client: SocketAddr) {
+    let plane = Rc::clone(&worker);
+    let plane = &plane.plane;
+    let begun = Instant::now();
+    let Some(id) = OwnId::open(&plane.ids) else {
+        return welcome::refuse_full(socket);
+    };
+    let enrolled = worker.sessions.enrol(id.id, client);
+    let mut stream = PacketStream::new(socket);
+    let closed = match welcome::log_in(plane, &mut stream, &enrolled.view).await {
+        Ok(welcomed) => {
+            plane.metrics.logged_in();
+            let mut session = Session::new(Rc::clone(&worker), enrolled, stream, welcomed);
+            let reason = session.run().await;
+            session.close(reason).await
+        }
+        Err(reason) => {
+            plane.metrics.not_logged_in(&reason);
+            Closed::in_login(&enrolled.view, reason)
+        }
+    };
+    plane.metrics.closed(&closed);
+    closed.log(begun.elapsed());
+}
+
+/// An id of this data plane's, given back when the session is gone.
+struct OwnId<'a> {
+    ids: &'a SessionIds,
+    id: u32,
+}
+
+impl<'a> OwnId<'a> {
+    fn open(ids: &'a SessionIds) -> Option<Self> {
+        Some(Self { ids, id: ids.open_one()? })
+    }
+}
+
+impl Drop for OwnId<'_> {
+    fn drop(&mut self) {
+        self.ids.close(self.id);
+    }
+}
+
+/// A session that is logged in.
+struct Session {
+    worker: Rc<Worker>,
+    /// Its place in the table of sessions.
+    enrolled: Enrolled,
+    link: Link,
+    cn: CnId,
+    place: Place,
+    tenant: TenantPlace,
+    /// What its login asked for, for a new one (COM_CHANGE_USER).
+    login: welcome::Kept,
+    password: Option<Password>,
+    /// Each connection to this CN must switch the trackers on.
+    tracks_itself: bool,
+    /// It is to be closed when it rests.
+    farewell: Option<Farewell>,
+}
+
+impl Session {
+    fn new(
+        worker: Rc<Worker>,
+        enrolled: Enrolled,
+        client: PacketStream,
+        welcomed: welcome::Welcomed,
+    ) -> Self {
+        let welcome::Welcomed { admitted, tenant, login, responses, mirror } = welcomed;
+        let view = Rc::clone(&enrolled.view);
+        let totals = Rc::clone(&worker.totals);
+        let cn = admitted.connection.stream.into_parts();
+        let link = Link::new(client.into_parts(), cn, responses, mirror, view, totals);
+        Self {
+            worker,
+            enrolled,
+            link,
+            cn: admitted.cn.name().clone(),
+            place: admitted.place,
+            tenant,
+            login,
+            password: admitted.password,
+            tracks_itself: admitted.tracks_itself,
+            farewell: None,
+        }
+    }
+
+    fn plane(&self) -> &Plane {
+        &self.worker.plane
+    }
+
+    fn view(&self) -> &View {
+        &self.enrolled.view
+    }
+
+    /// Forwards, and sees to what forwarding cannot, until the session ends.
+    async fn run(&mut self) -> CloseReason {
+        let worker = Rc::clone(&self.worker);
+        let view = Rc::clone(&self.enrolled.view);
+        loop {
+            let event = self.link.forward(&worker.buffer, &view.inbox).await;
+            if let Some(code) = self.link.mirror.take_suspect() {
+                self.plane().routing.failed(&self.cn, &format!("error {code} in a session"));
+            }
+            let ended = match event {
+                Event::Intercepted(packet) => self.intercepted(&packet).await,
+                Event::Retrack => self.retrack().await,
+                Event::Order(Order::Close(farewell)) => {
+                    self.link.tell_rest();
+                    self.farewell = Some(farewell);
+                    Ok(())
+                }
+                Event::Order(Order::Kill) => Err(CloseReason::Killed),
+                Event::AtRest => match self.farewell.take() {
+                    Some(farewell) => Err(CloseReason::Farewell(farewell)),
+                    None => Ok(()),
+                },
+                Event::ClientGone => Err(CloseReason::ClientGone),
+                Event::Violation(violation) => Err(CloseReason::Violation(violation)),
+                Event::CnGone => Err(CloseReason::CnGone),
+                Event::Desync(desync) => Err(CloseReason::Desync(desync)),
+            };
+            if let Err(reason) = ended {
+                return reason;
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The end of a session: why it ended, what its client and its CN see of it, and the line in the log.
+
+use super::Session;
+use super::inbox::Farewell;
+use crate::cn;
+use crate::routing::Routing;
+use crate::service::{ServiceError, Target};
+use crate::sessions::View;
+use crate::wire::ReadError;
+use mysql_wire::command;
+use mysql_wire::packet;
+use mysql_wire::reply;
+use mysql_wire::request::Violation;
+use mysql_wire::response::Desync;
+use shunt_proto::cn::CnId;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// How long a client that was told goodbye may take to read it.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(crate) enum CloseReason {
+    /// The client sent COM_QUIT.
+    Quit,
+    /// The client left without it.
+    ClientGone,
+    /// The client left in its login.
+    InLogin(ReadError),
+    /// The login was refused.
+    Denied(reply::Err),
+    /// The client broke the protocol.
+    Violation(Violation),
+    /// The CN's connection ended; why is not known yet.
+    CnGone,
+    /// The CN closed this session on purpose.
+    ClosedByCn,
+    /// The CN died, or stopped answering.
+    CnDied,
+    /// The CN said what nobody asked for.
+    Desync(Desync),
+    /// Closed at rest, with a word.
+    Farewell(Farewell),
+    /// By an order, or at the end of a shutdown's patience.
+    Killed,
+}
+
+impl CloseReason {
+    /// The word that metrics and the log use.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Quit => "quit",
+            Self::ClientGone | Self::InLogin(_) => "client_gone",
+            Self::Denied(_) => "denied",
+            Self::Violation(_) => "client_violation",
+            Self::CnGone | Self::CnDied => "cn_died",
+            Self::ClosedByCn => "closed_by_cn",
+            Self::Desync(_) => "cn_violation",
+            Self::Farewell(Farewell::Suspended(_)) => "suspended",
+            Self::Farewell(Farewell::Shutdown) => "shutdown",
+            Self::Killed => "killed",
+        }
+    }
+
+    /// More than the word, where there is more.
+    fn detail(&self) -> String {
+        match self {
+            Self::InLogin(error) => error.to_string(),
+            Self::Denied(err) => format!("{} {}", err.code, String::from_utf8_lossy(&err.message)),
+            Self::Violation(violation) => violation.to_string(),
+            Self::Desync(desync) => desync.to_string(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// A session that ended: one line in the log.
+pub(crate) struct Closed {
+    id: u32,
+    client: String,
+    tenant: String,
+    user: String,
+    cn: String,
+    why: String,
+    queries: u32,
+    from_client: u64,
+    from_cn: u64,
+    pub(crate) was_logged_in: bool,
+    pub(crate) reason: CloseReason,
+}
+
+impl Closed {
+    /// Of a session that was never logged in.
+    pub(crate) fn in_login(view: &View, reason: CloseReason) -> Self {
+        Self {
+            id: view.id,
+            client: view.client.to_string(),
+            tenant: String::new(),
+            user: String::new(),
+            cn: String::new(),
+            why: String::new(),
+            queries: 0,
+            from_client: 0,
+            from_cn: 0,
+            was_logged_in: false,
+            reason,
+        }
+    }
+
+    /// Writes the line. What did not log in is told quietly: anybody can do that a thousand times a second.
+    pub(crate) fn log(&self, lasted: Duration) {
+        let Self { id, client, tenant, user, cn, why, queries, from_client, from_cn, reason, .. } = self;
+        let (ended, detail) = (reason.word(), reason.detail());
+        if self.was_logged_in {
+            tracing::info!(
+                id,
+                client,
+                tenant,
+                user,
+                cn,
+                why,
+                ?lasted,
+                from_client,
+                from_cn,
+                queries,
+                ended,
+                detail,
+                "session"
+            );
+        } else {
+            tracing::debug!(id, client, ?lasted, ended, detail, "login");
+        }
+    }
+}
+
+impl Session {
+    /// Ends the session: its client and its CN see what is due to them.
+    pub(super) async fn close(mut self, reason: CloseReason) -> Closed {
+        let reason = match reason {
+            CloseReason::ClientGone if self.link.mirror.has_quit() => CloseReason::Quit,
+            CloseReason::CnGone if self.link.mirror.has_quit() => CloseReason::Quit,
+            CloseReason::CnGone => self.who_closed().await,
+            reason => reason,
+        };
+        self.tell_client(&reason).await;
+        self.leave_cn(&reason).await;
+        let view = self.view();
+        let facts = view.facts.borrow();
+        Closed {
+            id: view.id,
+            client: view.client.to_string(),
+            tenant: facts.tenant.clone(),
+            user: facts.user.clone(),
+            cn: facts.cn.clone(),
+            why: facts.why.clone(),
+            queries: self.link.mirror.queries(),
+            from_client: self.link.passed.from_client,
+            from_cn: self.link.passed.from_cn,
+            was_logged_in: true,
+            reason,
+        }
+    }
+
+    /// Whether the CN closed this session, or died. One that answers, and whose connection ids go on from where they
+    /// were, closed it.
+    async fn who_closed(&self) -> CloseReason {
+        let own = self.view().facts.borrow().cn_connection_id;
+        let plane = self.plane();
+        if plane.routing.is_down(&self.cn) {
+            return CloseReason::CnDied;
+        }
+        match newest_id(&plane.routing, &self.cn, plane.config.limits.cn_connect).await {
+            Ok(newest) if newest > own => CloseReason::ClosedByCn,
+            Ok(_) => CloseReason::CnDied,
+            Err(cause) => {
+                plane.routing.failed(&self.cn, &cause);
+                CloseReason::CnDied
+            }
+        }
+    }
+
+    /// What the client reads last.
+    async fn tell_client(&mut self, reason: &CloseReason) {
+        let err = match reason {
+            CloseReason::Farewell(Farewell::Suspended(tenant)) => {
+                reply::Err::new(4151, "HY000", format!("tenant {tenant} is suspended"))
+            }
+            CloseReason::Farewell(Farewell::Shutdown) => {
+                reply::Err::new(1053, "08S01", "Server shutdown in progress")
+            }
+            CloseReason::Killed if self.link.is_at_packet() => {
+                reply::Err::new(1053, "08S01", "Server shutdown in progress")
+            }
+            CloseReason::Violation(Violation::OutOfOrder(_)) => {
+                reply::Err::new(1156, "08S01", "Got packets out of order")
+            }
+            // A server says nothing at all: so does a session that only waited.
+            CloseReason::CnDied if self.link.is_awaiting() && self.link.is_at_packet() => reply::Err::new(
+                1053,
+                "08S01",
+                "the CN was lost while the statement ran: whether it took effect is unknown",
+            ),
+            _ => return,
+        };
+        let mut bytes = Vec::new();
+        packet::write(&mut bytes, 1, &err.write());
+        let farewell = async {
+            self.link.client.write_all(&bytes).await?;
+            self.link.client.shutdown().await
+        };
+        if tokio::time::timeout(LINGER, farewell).await.is_ok_and(|done| done.is_ok()) {
+            linger(&mut self.link.client).await;
+        }
+    }
+
+    /// What the CN sees: a goodbye, or a KILL of what still runs for nobody.
+    async fn leave_cn(&mut self, reason: &CloseReason) {
+        if matches!(reason, CloseReason::CnDied | CloseReason::ClosedByCn | CloseReason::Quit) {
+            return;
+        }
+        if !self.link.is_awaiting() {
+            let goodbye = self.link.cn_peer().write(0, &[command::QUIT]).await;
+            return drop(goodbye);
+        }
+        let facts = self.view().facts.borrow().clone();
+        let target =
+            Target { connection_id: facts.cn_connection_id, port: facts.cn_sees_port, query_only: false };
+        // The connection stays open until then: its id cannot be another session's.
+        match self.plane().service.kill(&self.cn, target).await {
+            Ok(_) => self.plane().metrics.orphan_killed(),
+            Err(ServiceError::NoAccount) => {}
+            Err(error) => tracing::warn!(cn = %self.cn, %error, "kill what a vanished client left"),
+        }
+    }
+}
+
+/// The id that the CN gives a new connection.
+async fn newest_id(routing: &Routing, cn: &CnId, limit: Duration) -> Result<u32, String> {
+    let address = routing.address(cn).ok_or("is no longer part of the cluster")?;
+    // Brought to its end in the background.
+    let greeted = cn::dial(&address, limit, None).await.map_err(|error| error.to_string())?;
+    Ok(greeted.greeting.connection_id)
+}
+
+/// Reads what a client sends to a closed session, for a while: a reset would take the last word away from it.
+async fn linger(client: &mut TcpStream) {
+    let mut thrown_away = [0; 1024];
+    let read = async { while matches!(client.read(&mut thrown_away).await, Ok(1..)) {} };
+    let _ = tokio::time::timeout(LINGER, read).await;
+}

@@ -1,0 +1,280 @@
+//! Commands that do not go to the CN as they are: a change of user, a reset, a KILL, and what is refused.
+//!
+//! When one of them is seen to, everything before it is answered and nothing behind it was forwarded.
+
+use super::close::CloseReason;
+use super::login::{self, Asked, Denied, Proof, TRACK};
+use super::{Session, welcome};
+use crate::cn::{Asker, CnConnection, CnError, Identity};
+use crate::ids;
+use crate::kill::{self, Outcome};
+use crate::wire::{Peer, ReadError};
+use mysql_wire::command;
+use mysql_wire::login::ChangeUser;
+use mysql_wire::packet::HEADER;
+use mysql_wire::reply;
+use mysql_wire::sql::{self, Kill, KillKind};
+use mysql_wire::track::{Subscription, Transaction, Variables, is_on};
+use shunt_proto::pb;
+use std::time::Duration;
+
+/// How long a CN may take to answer a command that it answers at once.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+type Seen = Result<(), CloseReason>;
+
+impl Session {
+    /// Sees to an intercepted command.
+    pub(super) async fn intercepted(&mut self, packet: &[u8]) -> Seen {
+        let payload = &packet[HEADER..];
+        let seen = match payload.first() {
+            Some(&command::CHANGE_USER) => self.change_user(payload).await,
+            Some(&command::RESET_CONNECTION) => self.reset().await,
+            Some(&command::PROCESS_KILL) => match payload[1..].first_chunk() {
+                Some(id) => {
+                    let id = u64::from(u32::from_le_bytes(*id));
+                    self.kill(packet, Kill { id, kind: KillKind::Connection }).await
+                }
+                None => self.refuse(reply::Err::new(1047, "08S01", "Unknown command")),
+            },
+            Some(&command::QUERY) => match sql::kill(&payload[1..]) {
+                Some(kill) => self.kill(packet, kill).await,
+                None => {
+                    self.link.pass(packet);
+                    return Ok(());
+                }
+            },
+            Some(0x12 | 0x13 | 0x15 | 0x1E) => self.refuse(reply::Err::new(
+                1235,
+                "42000",
+                "replication commands are refused: a routed session is not a replica's",
+            )),
+            _ => self.refuse(reply::Err::new(1047, "08S01", "Unknown command")),
+        };
+        self.link.go_on();
+        seen
+    }
+
+    fn refuse(&mut self, err: reply::Err) -> Seen {
+        self.link.reply(&err.packet(1));
+        Ok(())
+    }
+
+    fn asker(&mut self) -> Asker<'_> {
+        let deprecate_eof = login::deprecates_eof(self.login.capabilities);
+        Asker::new(self.link.cn_peer(), deprecate_eof)
+    }
+
+    /// COM_RESET_CONNECTION: forgets the session's state, and goes on tracking.
+    async fn reset(&mut self) -> Seen {
+        let answer = within(self.asker().command(&[command::RESET_CONNECTION])).await;
+        let payload = match answer {
+            Ok(payload) => payload,
+            Err(CnError::Refused(err)) => return self.refuse(err),
+            Err(_) => return Err(CloseReason::CnGone),
+        };
+        self.link.mirror.reset();
+        if self.tracks_itself {
+            within(self.asker().execute(TRACK)).await.map_err(|_| CloseReason::CnGone)?;
+        }
+        let shown =
+            self.plane().routing.baseline(&self.cn).and_then(|baseline| baseline.subscription.clone());
+        if let Some(now) = self.link.shown() {
+            *now = shown.unwrap_or_default();
+        }
+        let changes = reply::Ok::read(&payload).ok().and_then(|ok| {
+            let changes = self.link.shown().as_ref()?.filter(ok.changes).ok()?;
+            Some(reply::Ok { changes: &changes, ..ok }.write())
+        });
+        let bare = || reply::Ok::read(&payload).map(|ok| reply::Ok { changes: &[], ..ok }.write());
+        let payload = changes.or_else(|| bare().ok()).unwrap_or(payload.clone());
+        self.link.reply(&welcome::one_packet(1, &payload));
+        Ok(())
+    }
+
+    /// The client touched the tracking variables: what it is shown follows, and the mirror goes on seeing all.
+    pub(super) async fn retrack(&mut self) -> Seen {
+        let asked = within(self.asker().rows(
+            "SELECT @@session_track_system_variables, @@session_track_schema, \
+             @@session_track_state_change, @@session_track_transaction_info",
+        ))
+        .await;
+        let rows = match asked {
+            Ok(rows) => rows,
+            // A session whose password expired may ask nothing.
+            Err(CnError::Refused(_)) => return Ok(()),
+            Err(_) => return Err(CloseReason::CnGone),
+        };
+        if let (Some([Some(variables), Some(schema), Some(state), Some(transaction)]), Some(shown)) =
+            (rows.first().map(Vec::as_slice), self.link.shown())
+        {
+            *shown = Subscription {
+                variables: Variables::parse(variables),
+                schema: is_on(schema),
+                state: is_on(state),
+                transaction: Transaction::parse(transaction),
+            };
+        }
+        match within(self.asker().execute(TRACK)).await {
+            Ok(_) | Err(CnError::Refused(_)) => {}
+            Err(_) => return Err(CloseReason::CnGone),
+        }
+        self.link.mirror.forget_tracking();
+        Ok(())
+    }
+
+    /// COM_CHANGE_USER: a login of its own, routed anew. When it is refused the session stays what it was.
+    async fn change_user(&mut self, payload: &[u8]) -> Seen {
+        let mut seq = 1;
+        let limit = self.plane().config.limits.login;
+        let changed = match tokio::time::timeout(limit, self.try_change_user(payload, &mut seq)).await {
+            Ok(changed) => changed,
+            Err(_) => Err(Denied::Told(reply::Err::new(1159, "08S01", "the login took too long"))),
+        };
+        match changed {
+            Ok(ok) => self.link.reply(&welcome::one_packet(seq, &ok)),
+            Err(Denied::Told(err)) => self.link.reply(&err.packet(seq)),
+            Err(Denied::Client(error)) => return Err(CloseReason::InLogin(error)),
+        }
+        Ok(())
+    }
+
+    async fn try_change_user(&mut self, payload: &[u8], seq: &mut u8) -> Result<Vec<u8>, Denied> {
+        let worker = std::rc::Rc::clone(&self.worker);
+        let plane = &worker.plane;
+        let change = ChangeUser::read(payload, self.login.capabilities)
+            .map_err(|error| Denied::Told(reply::Err::new(1043, "08S01", error.to_string())))?;
+        let names = welcome::names(plane, &change.user, &change.attributes)?;
+        let tenant = self.view().facts.borrow().tenant.clone();
+        welcome::check_address(plane, &names, self.view().client, names.tenant != tenant)?;
+        let asked = Asked {
+            identity: Identity {
+                user: names.user.clone(),
+                database: change.database.clone(),
+                // A login has one byte for it.
+                collation: u8::try_from(change.collation).unwrap_or(45),
+                capabilities: self.login.capabilities,
+                max_packet: self.login.max_packet,
+                attributes: change.attributes.clone(),
+            },
+            names,
+            // A server asks again in any case: so it may be the CN that asks.
+            proof: Proof::Relay(!change.auth.is_empty()),
+            client: self.view().client,
+            listener: self.login.listener,
+            counted_for: Some(tenant),
+        };
+        let mut peer = self.link.client_peer();
+        let mut admitted = login::admit(plane, &asked, &mut peer, seq).await?;
+        let (ok, responses, mirror) = welcome::begin(&admitted, &asked.identity)?;
+        *self.view().facts.borrow_mut() = std::mem::take(&mut admitted.facts);
+        let CnConnection { stream, greeting, .. } = admitted.connection;
+        let old = self.link.swap(stream.into_parts(), responses, mirror);
+        self.cn = admitted.cn.name().clone();
+        self.place = admitted.place;
+        if let Some(tenant) = admitted.tenant {
+            self.tenant = tenant;
+        }
+        self.password = admitted.password;
+        self.tracks_itself = admitted.tracks_itself;
+        tracing::debug!(id = self.view().id, cn = %self.cn, greeting.connection_id, "user changed");
+        goodbye(old);
+        Ok(ok)
+    }
+
+    /// KILL of an id that the client may have been given by Shunt, or that is the CN's own.
+    async fn kill(&mut self, packet: &[u8], kill: Kill) -> Seen {
+        let Some(id) = u32::try_from(kill.id).ok().filter(|id| *id >= ids::FIRST) else {
+            self.link.pass(packet);
+            return Ok(());
+        };
+        let worker = std::rc::Rc::clone(&self.worker);
+        let plane = &worker.plane;
+        let query_only = kill.kind == KillKind::Query;
+        let target = plane.workers.find(id).await;
+        if let Some(target) = &target
+            && target.cn == self.cn.as_str()
+        {
+            return self.kill_here(id, target.connection_id, query_only).await;
+        }
+        let facts = self.view().facts.borrow().clone();
+        let may_kill_others = self.may_kill_others().await?;
+        let asker = pb::Asker { tenant: facts.tenant, user: facts.user, may_kill_others };
+        let outcome = match target {
+            Some(target) => kill::here(plane, &target, query_only, Some(&asker)).await,
+            None if plane.ids.owns(id) => Outcome::Unknown,
+            None => plane.elsewhere.kill(id, query_only, asker).await,
+        };
+        let err = match outcome {
+            Outcome::Done => {
+                let status = self.link.mirror.status_now();
+                let ok = reply::Ok {
+                    header: 0,
+                    affected: 0,
+                    insert_id: 0,
+                    status,
+                    warnings: 0,
+                    info: b"",
+                    changes: b"",
+                };
+                self.link.reply(&welcome::one_packet(1, &ok.write()));
+                return Ok(());
+            }
+            Outcome::Unknown => reply::Err::new(1094, "HY000", format!("Unknown thread id: {id}")),
+            Outcome::Denied => reply::Err::new(1095, "HY000", format!("You are not owner of thread {id}")),
+            Outcome::Unreachable(cause) => {
+                reply::Err::new(1105, "HY000", format!("thread {id} cannot be reached: {cause}"))
+            }
+        };
+        self.refuse(err)
+    }
+
+    /// KILL of a session on this session's own CN: the CN says whether this user may.
+    async fn kill_here(&mut self, id: u32, connection_id: u32, query_only: bool) -> Seen {
+        let query = if query_only { "QUERY " } else { "" };
+        let answer = within(self.asker().execute(&format!("KILL {query}{connection_id}"))).await;
+        let payload = match answer {
+            Ok(payload) => payload,
+            Err(CnError::Refused(err)) => {
+                // The client knows the thread by another number.
+                let message = String::from_utf8_lossy(&err.message);
+                let message = message.replace(&connection_id.to_string(), &id.to_string());
+                return self.refuse(reply::Err { message: message.into_bytes(), ..err });
+            }
+            Err(_) => return Err(CloseReason::CnGone),
+        };
+        let ok = reply::Ok::read(&payload).map(|ok| reply::Ok { changes: &[], ..ok }.write());
+        self.link.reply(&welcome::one_packet(1, &ok.unwrap_or(payload)));
+        Ok(())
+    }
+
+    /// Whether this session's CN would let its user kill other users' sessions.
+    async fn may_kill_others(&mut self) -> Result<bool, CloseReason> {
+        let rows = within(self.asker().rows(
+            "SELECT 1 FROM information_schema.user_privileges \
+             WHERE privilege_type IN ('SUPER', 'CONNECTION ADMIN') LIMIT 1",
+        ))
+        .await;
+        match rows {
+            Ok(rows) => Ok(!rows.is_empty()),
+            Err(CnError::Refused(_)) => Ok(false),
+            Err(_) => Err(CloseReason::CnGone),
+        }
+    }
+}
+
+async fn within<T>(answer: impl Future<Output = Result<T, CnError>>) -> Result<T, CnError> {
+    tokio::time::timeout(AT_ONCE, answer).await.unwrap_or(Err(CnError::Timeout(AT_ONCE)))
+}
+
+/// Says goodbye on a connection that nobody uses any more.
+fn goodbye(mut socket: tokio::net::TcpStream) {
+    tokio::task::spawn_local(async move {
+        let mut unread = Vec::new();
+        let mut peer = Peer { socket: &mut socket, unread: &mut unread };
+        let _ = peer.write(0, &[command::QUIT]).await;
+        // Until the CN closed, or said something that nobody hears.
+        let _: Result<_, ReadError> =
+            tokio::time::timeout(AT_ONCE, peer.read(1 << 16)).await.unwrap_or(Err(ReadError::Closed(false)));
+    });
+}

@@ -1,0 +1,362 @@
+//! Logging in: from the greeting to a CN that let the client in.
+//!
+//! A password that is known for certain (because the client's answer fits a hash of the CN's) lets the data plane log in
+//! to any CN of the match. Else the client logs in itself, through an auth switch of the CN's own, so that a refusal and
+//! its words are the CN's. Either way the CN is the authority.
+//!
+//! Must not know: what happens to a session after its login.
+
+pub(crate) mod user;
+
+use crate::accounts::Checked;
+use crate::cn::{self, CnConnection, CnError, Identity, Password, RelayError};
+use crate::plane::Plane;
+use crate::routing::{Place, TenantPlace};
+use crate::wire::{Peer, ReadError};
+use mysql_wire::capability::{CLIENT_MYSQL, DEPRECATE_EOF, SESSION_TRACK};
+use mysql_wire::native::{self, Stage1};
+use mysql_wire::reply;
+use mysql_wire::track::{Subscription, Transaction, Variables};
+use shunt_proto::cn::{CnId, RoutedCn};
+use shunt_proto::tenant::{Refusal, Request, Tier};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use user::Names;
+
+/// Switches every tracker on.
+pub(crate) const TRACK: &str = "SET SESSION session_track_schema=ON, session_track_state_change=ON, \
+     session_track_transaction_info='CHARACTERISTICS', session_track_system_variables='*'";
+
+/// Who asks to be let in, and how far the password is known.
+pub(crate) struct Asked {
+    pub(crate) names: Names,
+    pub(crate) identity: Identity,
+    pub(crate) proof: Proof,
+    pub(crate) client: SocketAddr,
+    /// Where the client connected to, for the PROXY header.
+    pub(crate) listener: SocketAddr,
+    /// The tenant for which the session is counted already.
+    pub(crate) counted_for: Option<String>,
+}
+
+/// How a CN is convinced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Proof {
+    /// With the password's first hash, or without a password.
+    Password(Password),
+    /// By the client itself. `true`: it sent some password.
+    Relay(bool),
+}
+
+/// A login that came to its end.
+pub(crate) struct Admitted {
+    pub(crate) connection: CnConnection,
+    pub(crate) cn: Arc<RoutedCn>,
+    pub(crate) place: Place,
+    /// Absent where the session was counted for the tenant before.
+    pub(crate) tenant: Option<TenantPlace>,
+    pub(crate) facts: crate::sessions::Facts,
+    /// What the client is shown of changes.
+    pub(crate) shown: Option<Subscription>,
+    /// Set where every login to this CN must switch the trackers on.
+    pub(crate) tracks_itself: bool,
+    pub(crate) password: Option<Password>,
+}
+
+/// A login that was refused, or left.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Denied {
+    /// The client is told this.
+    #[error("{} ({})", String::from_utf8_lossy(&.0.message), .0.code)]
+    Told(reply::Err),
+    /// The client left.
+    #[error("client: {0}")]
+    Client(ReadError),
+}
+
+impl From<&Refusal> for Denied {
+    fn from(refusal: &Refusal) -> Self {
+        Self::Told(reply::Err::new(refusal.code(), refusal.sqlstate(), refusal.to_string()))
+    }
+}
+
+/// Whether `answer` to `salt` is right for `user`, as far as the CNs' hashes can tell.
+pub(crate) async fn prove(plane: &Plane, user: &[u8], salt: &[u8], answer: &[u8]) -> Option<Stage1> {
+    match plane.accounts.check(user, salt, answer) {
+        Checked::Right(stage1) => return Some(stage1),
+        Checked::None { ask: false } => return None,
+        Checked::None { ask: true } => {}
+    }
+    if !plane.service.has_account() {
+        return None;
+    }
+    // A CN that cannot be asked says nothing about the user: the next one may.
+    for cn in plane.routing.any().into_iter().take(3) {
+        match plane.service.hashes(cn.name(), user).await {
+            Ok(hashes) => {
+                plane.accounts.learn(user, hashes);
+                break;
+            }
+            Err(error) => tracing::debug!(cn = %cn.name(), %error, "look up hashes"),
+        }
+    }
+    match plane.accounts.check(user, salt, answer) {
+        Checked::Right(stage1) => Some(stage1),
+        Checked::None { .. } => None,
+    }
+}
+
+/// Lets a client in to a CN of its match, or says why not. `seq` is the sequence number of the next packet to the
+/// client.
+///
+/// # Errors
+/// [`Denied`].
+pub(crate) async fn admit(
+    plane: &Plane,
+    asked: &Asked,
+    client: &mut Peer<'_>,
+    seq: &mut u8,
+) -> Result<Admitted, Denied> {
+    let Some(snapshot) = plane.routing.snapshot() else {
+        return Err(told(1105, "08004", "the data plane has no routing state yet"));
+    };
+    let tenant = snapshot.tenant(&asked.names.tenant);
+    if tenant.suspended {
+        let refusal = Refusal::Suspended { tenant: tenant.name.clone() };
+        return Err(refuse_once_proven(plane, asked, client, seq, &refusal).await);
+    }
+    let counted = asked.counted_for.as_deref() == Some(tenant.name.as_str());
+    let entered = (!counted).then(|| plane.routing.enter(&tenant)).transpose();
+    let entered = entered.map_err(|refusal| Denied::from(&refusal))?;
+    let request = Request { tenant: asked.names.tenant.clone(), labels: asked.names.labels.clone() };
+    let mut tried: Vec<CnId> = Vec::new();
+    let mut last: Option<reply::Err> = None;
+    loop {
+        let placed = match plane.routing.place(&request, &tried) {
+            Ok(placed) => placed,
+            Err(refusal) if tried.is_empty() => {
+                return Err(refuse_once_proven(plane, asked, client, seq, &refusal).await);
+            }
+            Err(refusal) => return Err(last.map_or_else(|| Denied::from(&refusal), Denied::Told)),
+        };
+        let began = *seq;
+        match log_in(plane, asked, &placed.cn, client, seq).await {
+            Ok((connection, password)) => {
+                let cn = placed.cn;
+                let (connection, shown, tracks_itself) =
+                    match first_answer(plane, asked, &cn, connection).await {
+                        Ok(ready) => ready,
+                        Err(error) => {
+                            let again = matches!(asked.proof, Proof::Password(_));
+                            last = failed(plane, &cn, error, again)?;
+                            tried.push(cn.name().clone());
+                            continue;
+                        }
+                    };
+                let tier = placed.tier;
+                let facts =
+                    facts(asked, &cn, &connection, tier, plane.config.cn_proxy_protocol, password.is_none());
+                let place_on_cn = placed.place;
+                return Ok(Admitted {
+                    connection,
+                    cn,
+                    place: place_on_cn,
+                    tenant: entered,
+                    facts,
+                    shown,
+                    tracks_itself,
+                    password,
+                });
+            }
+            Err(RelayError::Client(error)) => return Err(Denied::Client(error)),
+            // A client that was asked for its password by one CN cannot be asked again by another.
+            Err(RelayError::Cn(error)) => last = failed(plane, &placed.cn, error, began == *seq)?,
+        }
+        tried.push(placed.cn.name().clone());
+    }
+}
+
+/// What becomes of a CN's failure: `Ok` where another may be tried.
+fn failed(
+    plane: &Plane,
+    cn: &RoutedCn,
+    error: CnError,
+    may_try_another: bool,
+) -> Result<Option<reply::Err>, Denied> {
+    let of_the_cn = error.is_of_the_cn();
+    if of_the_cn {
+        plane.routing.failed(cn.name(), &error.to_string());
+    }
+    match error {
+        CnError::Refused(err) if of_the_cn && may_try_another => Ok(Some(err)),
+        CnError::Refused(err) => Err(Denied::Told(err)),
+        _ if may_try_another => Ok(None),
+        _ => Err(told(1105, "08004", "the CN closed in the middle of the login")),
+    }
+}
+
+fn facts(
+    asked: &Asked,
+    cn: &RoutedCn,
+    connection: &CnConnection,
+    tier: Tier,
+    proxied: bool,
+    credentials_unknown: bool,
+) -> crate::sessions::Facts {
+    let own_port = || connection.stream.socket.local_addr().map_or(0, |address| address.port());
+    crate::sessions::Facts {
+        tenant: asked.names.tenant.clone(),
+        user: String::from_utf8_lossy(&asked.names.user).into_owned(),
+        cn: cn.name().to_string(),
+        cn_connection_id: connection.greeting.connection_id,
+        cn_sees_port: if proxied { asked.client.port() } else { own_port() },
+        why: format!("labels {}: {tier}", asked.names.labels),
+        credentials_unknown,
+    }
+}
+
+fn told(code: u16, sqlstate: &str, message: &str) -> Denied {
+    Denied::Told(reply::Err::new(code, sqlstate, message))
+}
+
+/// Logs in to `cn`, within what is left of the login's time. Gives the password where it is known now.
+async fn log_in(
+    plane: &Plane,
+    asked: &Asked,
+    cn: &RoutedCn,
+    client: &mut Peer<'_>,
+    seq: &mut u8,
+) -> Result<(CnConnection, Option<Password>), RelayError> {
+    let header = plane.config.cn_proxy_protocol.then_some((asked.client, asked.listener));
+    let limits = &plane.config.limits;
+    let greeted = cn::dial(&cn.cn.address, limits.cn_connect, header).await?;
+    plane.routing.greeted(cn.name(), &greeted.greeting);
+    match asked.proof {
+        Proof::Password(password) => {
+            // A CN that greets and then says nothing costs no more than one that does not greet.
+            let limit = limits.cn_connect;
+            let login = greeted.log_in(&asked.identity, password);
+            let connection =
+                tokio::time::timeout(limit, login).await.map_err(|_| CnError::Timeout(limit))??;
+            Ok((connection, Some(password)))
+        }
+        Proof::Relay(with_password) => {
+            let (connection, asked_native) =
+                greeted.relay_login(&asked.identity, with_password, client, seq, limits.cn_connect).await?;
+            let password = match asked_native {
+                Some((_, answer)) if answer.is_empty() => Some(Password::Empty),
+                Some((salt, answer)) => {
+                    prove(plane, &asked.identity.user, &salt, &answer).await.map(Password::Known)
+                }
+                None => None,
+            };
+            Ok((connection, password))
+        }
+    }
+}
+
+/// The CN's first answer after the login: only then is it known that its `init_connect` did not fail. Switches the
+/// trackers on, and the role that was asked for.
+async fn first_answer(
+    plane: &Plane,
+    asked: &Asked,
+    cn: &RoutedCn,
+    mut connection: CnConnection,
+) -> Result<(CnConnection, Option<Subscription>, bool), CnError> {
+    let limit = plane.config.limits.cn_connect;
+    let global = plane.routing.baseline(cn.name()).and_then(|baseline| baseline.subscription.clone());
+    let tracks_itself = !global.as_ref().is_some_and(is_whole);
+    let answer = async {
+        let mut ask = connection.ask(deprecates_eof(asked.identity.capabilities));
+        let answered = if tracks_itself {
+            ask.execute(TRACK).await
+        } else {
+            ask.command(&[mysql_wire::command::PING]).await
+        };
+        match answered {
+            // A password that expired: the client may change it, and do nothing else.
+            Err(CnError::Refused(err)) if err.code == 1820 => {}
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+        if let Some(role) = &asked.names.role {
+            ask.execute(&format!("SET ROLE `{}`", role.replace('`', "``"))).await?;
+        }
+        Ok(connection)
+    };
+    let connection = tokio::time::timeout(limit, answer).await.map_err(|_| CnError::Timeout(limit))??;
+    let shown = (asked.identity.capabilities & SESSION_TRACK != 0).then(|| global.unwrap_or_default());
+    Ok((connection, shown, tracks_itself))
+}
+
+/// Whether a CN's globals switch every tracker on.
+fn is_whole(subscription: &Subscription) -> bool {
+    let Subscription { variables, schema, state, transaction } = subscription;
+    *variables == Variables::All && *schema && *state && *transaction == Transaction::Characteristics
+}
+
+/// A refusal that only those may hear whose password is right: where that is not known yet, any CN says it.
+async fn refuse_once_proven(
+    plane: &Plane,
+    asked: &Asked,
+    client: &mut Peer<'_>,
+    seq: &mut u8,
+    refusal: &Refusal,
+) -> Denied {
+    if let Proof::Password(Password::Known(_)) = asked.proof {
+        return refusal.into();
+    }
+    // The database is no part of the question: it may not be there.
+    let nowhere = Asked {
+        identity: Identity { database: None, ..asked.identity.clone() },
+        names: asked.names.clone(),
+        counted_for: None,
+        ..*asked
+    };
+    for cn in plane.routing.any().into_iter().take(3) {
+        let began = *seq;
+        match log_in(plane, &nowhere, &cn, client, seq).await {
+            Ok((connection, _)) => {
+                connection.quit().await;
+                return refusal.into();
+            }
+            Err(RelayError::Client(error)) => return Denied::Client(error),
+            Err(RelayError::Cn(error)) => match failed(plane, &cn, error, began == *seq) {
+                Ok(_) => {}
+                Err(denied) => return denied,
+            },
+        }
+    }
+    told(1105, "08004", "no CN is up that could check the password")
+}
+
+/// Whether results end with OK packets for a client of these capabilities.
+pub(crate) const fn deprecates_eof(capabilities: u64) -> bool {
+    capabilities & DEPRECATE_EOF != 0
+}
+
+/// What a client sent as its answer to our salt, and what that is worth.
+pub(crate) async fn proof_of(
+    plane: &Plane,
+    user: &[u8],
+    salt: &[u8; native::SALT],
+    plugin: Option<&[u8]>,
+    answer: &[u8],
+) -> Proof {
+    if plugin.is_some_and(|plugin| plugin != native::PLUGIN) {
+        // Made for another plugin: it says nothing, and the CN asks again.
+        return Proof::Relay(!answer.is_empty());
+    }
+    if answer.is_empty() {
+        return Proof::Password(Password::Empty);
+    }
+    match prove(plane, user, salt, answer).await {
+        Some(stage1) => Proof::Password(Password::Known(stage1)),
+        None => Proof::Relay(true),
+    }
+}
+
+/// What a CN is told of the capabilities of a client: those that were offered to it.
+pub(crate) const fn offered(client: u64, offered: u64) -> u64 {
+    client & (offered | CLIENT_MYSQL)
+}

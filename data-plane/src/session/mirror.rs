@@ -1,0 +1,386 @@
+//! The mirror: what is known of a session's state on its CN without asking.
+//!
+//! It hears every command as it goes out and every end of a response as it comes in. A tracker says which state changed;
+//! what trackers do not show raises a hint. Values that a CN must be asked for are not kept here as truth: a variable's
+//! reported value only tells that it was changed.
+//!
+//! Must not know: sockets, which CN, how state is carried.
+
+use mysql_wire::command;
+use mysql_wire::reply::{self, AUTOCOMMIT, CURSOR_EXISTS, IN_TRANS, LAST_ROW_SENT};
+use mysql_wire::request::{Command, Pending, Requested};
+use mysql_wire::response::Answered;
+use mysql_wire::sql::{self, Hints};
+use mysql_wire::track::Change;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Text of prepared statements that is kept, for all of a session's. With more the session is `too large` to move.
+const MOST_TEXT: usize = 4 << 20;
+
+/// Prepared statements that are kept.
+const MOST_STATEMENTS: usize = 16_384;
+
+/// Names of changed variables that are kept.
+const MOST_VARIABLES: usize = 2048;
+
+/// What is known of the transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Transaction {
+    /// None is open.
+    #[default]
+    No,
+    /// One is open.
+    Open,
+    /// An ERR came after the last status: it may have opened, ended or left one.
+    Unknown,
+}
+
+/// Why a session cannot move now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum PinReason {
+    Transaction,
+    LockedTables,
+    UserLock,
+    TemporaryTable,
+    Cursor,
+    LongData,
+    Handler,
+    Upload,
+    CredentialsUnknown,
+    TooLarge,
+    UnknownState,
+}
+
+impl PinReason {
+    /// Every reason.
+    const ALL: [Self; 11] = [
+        Self::Transaction,
+        Self::LockedTables,
+        Self::UserLock,
+        Self::TemporaryTable,
+        Self::Cursor,
+        Self::LongData,
+        Self::Handler,
+        Self::Upload,
+        Self::CredentialsUnknown,
+        Self::TooLarge,
+        Self::UnknownState,
+    ];
+
+    /// Its bit among a session's reasons.
+    pub(crate) const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+
+    /// The words for all of `bits`.
+    pub(crate) fn words_of(bits: u16) -> Vec<&'static str> {
+        Self::ALL.into_iter().filter(|reason| bits & reason.bit() != 0).map(Self::words).collect()
+    }
+
+    /// The words that people read.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Transaction => "transaction",
+            Self::LockedTables => "locked tables",
+            Self::UserLock => "user lock",
+            Self::TemporaryTable => "temporary table",
+            Self::Cursor => "cursor",
+            Self::LongData => "long data",
+            Self::Handler => "handler",
+            Self::Upload => "upload",
+            Self::CredentialsUnknown => "credentials unknown",
+            Self::TooLarge => "too large",
+            Self::UnknownState => "unknown state",
+        }
+    }
+}
+
+/// What a statement was prepared under: prepared again under anything else it may mean something else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Context {
+    /// How often the database was reported to change, so far. Equal numbers mean the same database.
+    pub(crate) schema_changes: u32,
+    /// The same of the variables that parsing depends on.
+    pub(crate) parse_changes: u32,
+}
+
+/// A prepared statement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Statement {
+    /// Its text; `None` where it was too long to be kept.
+    pub(crate) text: Option<Box<[u8]>>,
+    /// What it was prepared under.
+    pub(crate) context: Context,
+    /// Long data was sent, and not used up.
+    pub(crate) long_data: bool,
+    /// Its cursor is open.
+    pub(crate) cursor: bool,
+}
+
+/// The mirror of one session.
+#[derive(Debug, Default)]
+pub(crate) struct Mirror {
+    transaction: Transaction,
+    locked_tables: bool,
+    hints: Hints,
+    database: Option<Box<[u8]>>,
+    /// Variables that were reported to have changed. The values are the CN's to say.
+    changed: BTreeSet<Box<[u8]>>,
+    characteristics: Option<Box<[u8]>>,
+    statements: BTreeMap<u32, Statement>,
+    /// Statements with an open cursor.
+    cursors: u32,
+    /// Statements with long data that was not used up.
+    long_data: u32,
+    /// Texts of prepares that await their answer, in order; `None`: too long.
+    preparing: Vec<Option<Vec<u8>>>,
+    text_kept: usize,
+    context: Context,
+    too_large: bool,
+    /// The client may have narrowed the trackers.
+    trackers_touched: bool,
+    quit: bool,
+    last_status: u16,
+    /// An error that says that the CN itself is unwell.
+    suspect: Option<u16>,
+    queries: u32,
+}
+
+/// Variables that the meaning of a text depends on.
+const PARSE: [&[u8]; 4] =
+    [b"sql_mode", b"character_set_client", b"character_set_connection", b"collation_connection"];
+
+impl Mirror {
+    /// Of a session that begins with this status and database.
+    pub(crate) fn new(database: Option<&[u8]>) -> Self {
+        let database = database.map(Into::into);
+        Self { database, last_status: AUTOCOMMIT, ..Self::default() }
+    }
+
+    /// Why it cannot move now, as far as is known, one bit for each reason: each hint that was not settled counts as
+    /// the worst it can mean.
+    pub(crate) fn pins(&self) -> u16 {
+        let hinted = |hint| self.hints.has(hint);
+        let unknown = self.transaction == Transaction::Unknown
+            || hinted(Hints::HIDDEN)
+            || hinted(Hints::XA)
+            || hinted(Hints::SEQUENCES);
+        [
+            (self.transaction == Transaction::Open, PinReason::Transaction),
+            (self.locked_tables || hinted(Hints::LOCKED_TABLES), PinReason::LockedTables),
+            (hinted(Hints::USER_LOCKS), PinReason::UserLock),
+            (hinted(Hints::TEMPORARY_TABLES), PinReason::TemporaryTable),
+            (self.cursors > 0, PinReason::Cursor),
+            (self.long_data > 0, PinReason::LongData),
+            (hinted(Hints::HANDLERS), PinReason::Handler),
+            (self.too_large, PinReason::TooLarge),
+            (unknown, PinReason::UnknownState),
+        ]
+        .into_iter()
+        .fold(0, |bits, (pinned, reason)| if pinned { bits | reason.bit() } else { bits })
+    }
+
+    pub(crate) const fn transaction(&self) -> Transaction {
+        self.transaction
+    }
+
+    /// Commands that had a response.
+    pub(crate) const fn queries(&self) -> u32 {
+        self.queries
+    }
+
+    /// An error that says that the CN is unwell, once.
+    pub(crate) const fn take_suspect(&mut self) -> Option<u16> {
+        self.suspect.take()
+    }
+
+    /// Whether the trackers must be set again, once.
+    pub(crate) fn take_trackers_touched(&mut self) -> bool {
+        std::mem::take(&mut self.trackers_touched)
+    }
+
+    /// The trackers are as they should be.
+    pub(crate) const fn forget_tracking(&mut self) {
+        self.trackers_touched = false;
+    }
+
+    /// Whether the client said that it leaves.
+    pub(crate) const fn has_quit(&self) -> bool {
+        self.quit
+    }
+
+    /// The status flags that an OK of ours would have now.
+    pub(crate) const fn status_now(&self) -> u16 {
+        self.last_status
+    }
+
+    /// COM_RESET_CONNECTION succeeded: all is as after the login, but for the database.
+    pub(crate) fn reset(&mut self) {
+        let database = self.database.take();
+        let queries = self.queries;
+        let schema_changes = self.context.schema_changes;
+        *self = Self { database, queries, last_status: AUTOCOMMIT, ..Self::default() };
+        self.context.schema_changes = schema_changes;
+    }
+
+    fn status(&mut self, status: u16) {
+        self.last_status = status & (IN_TRANS | AUTOCOMMIT);
+        self.transaction = if status & IN_TRANS == 0 { Transaction::No } else { Transaction::Open };
+    }
+
+    fn finished(&mut self, pending: &Pending, status: u16) {
+        self.status(status);
+        match pending.code {
+            command::STMT_EXECUTE => self.set_cursor(pending.statement, status & CURSOR_EXISTS != 0),
+            command::STMT_FETCH if status & LAST_ROW_SENT != 0 => self.set_cursor(pending.statement, false),
+            command::STMT_RESET => self.set_cursor(pending.statement, false),
+            _ => {}
+        }
+    }
+
+    fn set_cursor(&mut self, id: u32, open: bool) {
+        if let Some(statement) = self.statements.get_mut(&id) {
+            self.cursors -= u32::from(statement.cursor);
+            self.cursors += u32::from(open);
+            statement.cursor = open;
+        }
+    }
+
+    fn set_long_data(&mut self, id: u32, sent: bool) {
+        if let Some(statement) = self.statements.get_mut(&id) {
+            self.long_data -= u32::from(statement.long_data);
+            self.long_data += u32::from(sent);
+            statement.long_data = sent;
+        }
+    }
+
+    fn keep_text(&mut self, text: Option<Vec<u8>>) -> Option<Box<[u8]>> {
+        let text = text.filter(|text| self.text_kept + text.len() <= MOST_TEXT);
+        if text.is_none() || self.statements.len() >= MOST_STATEMENTS {
+            self.too_large = true;
+        }
+        self.text_kept += text.as_ref().map_or(0, Vec::len);
+        text.map(Vec::into_boxed_slice)
+    }
+
+    fn forget(&mut self, statement: u32) {
+        self.set_cursor(statement, false);
+        self.set_long_data(statement, false);
+        if let Some(statement) = self.statements.remove(&statement) {
+            self.text_kept -= statement.text.map_or(0, |text| text.len());
+        }
+    }
+}
+
+impl Requested for Mirror {
+    fn command(&mut self, command: Command<'_>) {
+        match command.code {
+            command::QUERY => {
+                let hints = sql::hints(command.body, command.whole);
+                self.hints = self.hints.with(hints);
+                self.trackers_touched |= hints.has(Hints::TRACKERS);
+            }
+            command::STMT_PREPARE => {
+                let text = command.body.to_vec();
+                let hints = sql::hints(&text, command.whole);
+                self.hints = self.hints.with(hints);
+                self.preparing.push(Some(text));
+            }
+            command::STMT_SEND_LONG_DATA => self.set_long_data(command.statement(), true),
+            command::STMT_EXECUTE | command::STMT_BULK_EXECUTE | command::STMT_RESET => {
+                self.set_long_data(command.statement(), false);
+            }
+            command::QUIT => self.quit = true,
+            command::STMT_CLOSE => self.forget(command.statement()),
+            _ => {}
+        }
+    }
+
+    fn more(&mut self, body: &[u8]) {
+        if let Some(last) = self.preparing.last_mut()
+            && let Some(text) = last
+        {
+            if text.len() + body.len() > MOST_TEXT {
+                *last = None;
+            } else {
+                text.extend_from_slice(body);
+            }
+        }
+    }
+}
+
+impl Answered for Mirror {
+    fn ok(&mut self, pending: &Pending, ok: &reply::Ok<'_>) {
+        if ok.insert_id != 0 {
+            self.hints = self.hints.with(Hints::LAST_INSERT_ID);
+        }
+        if ok.warnings != 0 {
+            self.hints = self.hints.with(Hints::LAST_RESULT);
+        }
+        self.finished(pending, ok.status);
+    }
+
+    fn eof(&mut self, pending: &Pending, status: u16) {
+        self.finished(pending, status);
+    }
+
+    fn err(&mut self, pending: Option<&Pending>, code: u16) {
+        // An ERR carries neither status nor changes.
+        self.transaction = Transaction::Unknown;
+        self.hints = self.hints.with(Hints::VARIABLES).with(Hints::LAST_RESULT);
+        if matches!(code, 1047 | 1053) {
+            self.suspect = Some(code);
+        }
+        if pending.is_some_and(|pending| pending.code == command::STMT_PREPARE) && !self.preparing.is_empty()
+        {
+            self.preparing.remove(0);
+        }
+    }
+
+    fn change(&mut self, change: Change<'_>) {
+        match change {
+            Change::Variable { name, .. } => {
+                if PARSE.contains(&name) {
+                    self.context.parse_changes = self.context.parse_changes.wrapping_add(1);
+                }
+                if name.starts_with(b"session_track_") {
+                    self.trackers_touched = true;
+                }
+                if self.changed.len() < MOST_VARIABLES {
+                    self.changed.insert(name.into());
+                } else {
+                    self.too_large = true;
+                }
+            }
+            Change::Schema(database) => {
+                self.database = Some(database.into());
+                self.context.schema_changes = self.context.schema_changes.wrapping_add(1);
+            }
+            Change::State => {}
+            Change::Characteristics(sql) => {
+                self.characteristics = (!sql.is_empty()).then(|| sql.into());
+            }
+            Change::Transaction(letters) => {
+                self.locked_tables = letters.get(7) == Some(&b'L');
+            }
+            Change::Unknown(_) => self.hints = self.hints.with(Hints::HIDDEN),
+        }
+    }
+
+    fn prepared(&mut self, statement: u32, _columns: u16, _params: u16) {
+        let text = if self.preparing.is_empty() { None } else { self.preparing.remove(0) };
+        let text = self.keep_text(text);
+        let context = self.context.clone();
+        if self.statements.len() < MOST_STATEMENTS {
+            self.forget(statement);
+            self.statements.insert(statement, Statement { text, context, ..Statement::default() });
+        }
+    }
+
+    fn done(&mut self, _pending: &Pending) {
+        self.queries = self.queries.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+use super::*;
+use mysql_wire::command::Shape;
+
+fn command(code: u8, body: &[u8]) -> Command<'_> {
+    Command { code, body, whole: true }
+}
+
+fn pending(code: u8, statement: u32) -> Pending {
+    Pending { code, shape: Shape::Results, statement }
+}
+
+fn ok(status: u16) -> reply::Ok<'static> {
+    reply::Ok { header: 0, affected: 0, insert_id: 0, status, warnings: 0, info: b"", changes: b"" }
+}
+
+fn words(mirror: &Mirror) -> Vec<&'static str> {
+    PinReason::words_of(mirror.pins())
+}
+
+#[test]
+fn a_transaction_pins_and_after_an_err_nothing_is_known_of_it() {
+    let mut mirror = Mirror::new(None);
+    let query = pending(command::QUERY, 0);
+    mirror.ok(&query, &ok(IN_TRANS));
+    assert_eq!(words(&mirror), ["transaction"]);
+    mirror.err(Some(&query), 1062);
+    assert_eq!(words(&mirror), ["unknown state"]);
+    mirror.ok(&query, &ok(0));
+    assert!(words(&mirror).is_empty());
+}
+
+#[test]
+fn text_hints_pin_where_no_tracker_would_tell() {
+    for (text, pin) in [
+        ("SELECT GET_LOCK('a', 1)", "user lock"),
+        ("CREATE TEMPORARY TABLE t SELECT 1", "temporary table"),
+        ("HANDLER t OPEN", "handler"),
+        ("FLUSH TABLES WITH READ LOCK", "locked tables"),
+        ("CALL p()", "unknown state"),
+    ] {
+        let mut mirror = Mirror::new(None);
+        mirror.command(command(command::QUERY, text.as_bytes()));
+        assert_eq!(words(&mirror), [pin], "{text}");
+    }
+}
+
+#[test]
+fn a_cursor_pins_until_its_last_row_and_long_data_until_it_is_used() {
+    let mut mirror = Mirror::new(None);
+    mirror.command(command(command::STMT_PREPARE, b"SELECT ?"));
+    mirror.prepared(7, 1, 1);
+    mirror.command(command(command::STMT_SEND_LONG_DATA, &[7, 0, 0, 0, 0, 0, b'x']));
+    assert_eq!(words(&mirror), ["long data"]);
+    mirror.command(command(command::STMT_EXECUTE, &[7, 0, 0, 0, 1, 1, 0, 0, 0]));
+    mirror.ok(&pending(command::STMT_EXECUTE, 7), &ok(CURSOR_EXISTS));
+    assert_eq!(words(&mirror), ["cursor"]);
+    mirror.ok(&pending(command::STMT_FETCH, 7), &ok(CURSOR_EXISTS));
+    assert_eq!(words(&mirror), ["cursor"]);
+    mirror.ok(&pending(command::STMT_FETCH, 7), &ok(LAST_ROW_SENT));
+    assert!(words(&mirror).is_empty());
+}
+
+#[test]
+fn statements_are_kept_with_their_text_and_what_they_were_prepared_under() {
+    let mut mirror = Mirror::new(None);
+    mirror.command(Command { code: command::STMT_PREPARE, body: b"SEL", whole: false });
+    mirror.more(b"ECT 1");
+    mirror.change(Change::Schema(b"other"));
+    mirror.prepared(1, 1, 0);
+    assert_eq!(mirror.statements[&1].text.as_deref(), Some(&b"SELECT 1"[..]));
+    assert_eq!(mirror.statements[&1].context.schema_changes, 1);
+    // One that fails takes no place from the next.
+    mirror.command(command(command::STMT_PREPARE, b"BAD"));
+    mirror.command(command(command::STMT_PREPARE, b"SELECT 2"));
+    mirror.err(Some(&pending(command::STMT_PREPARE, 0)), 1064);
+    mirror.prepared(2, 1, 0);
+    assert_eq!(mirror.statements[&2].text.as_deref(), Some(&b"SELECT 2"[..]));
+    mirror.command(command(command::STMT_CLOSE, &[1, 0, 0, 0]));
+    mirror.command(command(command::STMT_CLOSE, &[2, 0, 0, 0]));
+    assert_eq!((mirror.statements.len(), mirror.text_kept), (0, 0));
+}
+
+#[test]
+fn what_is_kept_of_texts_is_bounded() {
+    let mut mirror = Mirror::new(None);
+    for id in 0..6 {
+        mirror.command(command(command::STMT_PREPARE, &vec![b'x'; 1 << 20]));
+        mirror.prepared(id, 0, 0);
+    }
+    assert!(mirror.text_kept <= MOST_TEXT);
+    assert!(mirror.pins() & PinReason::TooLarge.bit() != 0);
+}
+
+#[test]
+fn a_reset_leaves_only_the_database() {
+    let mut mirror = Mirror::new(Some(b"shop"));
+    mirror.command(command(command::QUERY, b"SELECT GET_LOCK('a', 1), @x := 1"));
+    mirror.change(Change::Variable { name: b"sql_mode", value: b"ANSI" });
+    mirror.reset();
+    assert!(words(&mirror).is_empty() && mirror.changed.is_empty());
+    assert_eq!(mirror.database.as_deref(), Some(&b"shop"[..]));
+}
+
+#[test]
+fn errors_of_an_unwell_cn_are_told_once() {
+    let mut mirror = Mirror::new(None);
+    mirror.err(None, 1053);
+    assert_eq!((mirror.take_suspect(), mirror.take_suspect()), (Some(1053), None));
+    mirror.err(None, 1062);
+    assert_eq!(mirror.take_suspect(), None);
+}

@@ -1,0 +1,450 @@
+//! Forwarding: bytes of a client to its CN and back, in the bursts that they come in.
+//!
+//! One read and one write a burst in each direction, through a buffer of the worker's: an idle session holds none. What
+//! cannot be written at once is kept until it can, and nothing more is read from the other side meanwhile, so that a
+//! session holds about one burst for each direction at most. Both sockets are polled always.
+//!
+//! Must not know: why this CN, what becomes of a session whose relay ends.
+
+use super::inbox::{Inbox, Order};
+use super::mirror::{Mirror, PinReason, Transaction};
+use crate::sessions::{State, View};
+use crate::wire::Peer;
+use crate::worker::Totals;
+use mysql_wire::packet::HEADER;
+use mysql_wire::request::{MAX_PENDING, Requests, Stop, Violation};
+use mysql_wire::response::{Desync, Responses};
+use mysql_wire::track::Subscription;
+use rustix::event::{PollFd, PollFlags};
+use std::cell::RefCell;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+/// Bytes of a worker's buffer, and so of a burst.
+pub(crate) const BURST: usize = 64 * 1024;
+
+/// Bursts of one session in a row: then the others of the worker have their turn.
+const TURN: usize = 8;
+
+/// How often a peer that takes nothing is asked whether it is still there.
+const STILL_THERE: Duration = Duration::from_secs(1);
+
+/// What a session must see to itself.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A command that does not go to the CN as it is. All before it is answered. Its packet, header included.
+    Intercepted(Vec<u8>),
+    /// The client may have narrowed the trackers. No command is under way.
+    Retrack,
+    /// The session rests.
+    AtRest,
+    /// Somebody wants something of the session.
+    Order(Order),
+    /// The client is gone.
+    ClientGone,
+    /// The client breaks the protocol.
+    Violation(Violation),
+    /// The CN closed.
+    CnGone,
+    /// The CN says what nobody asked for.
+    Desync(Desync),
+}
+
+/// Bytes that passed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Passed {
+    pub(crate) from_client: u64,
+    pub(crate) from_cn: u64,
+}
+
+/// A client and its CN, joined.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) client: TcpStream,
+    pub(crate) cn: TcpStream,
+    requests: Requests,
+    responses: Responses,
+    pub(crate) mirror: Mirror,
+    /// Read from the client, and not to be forwarded yet.
+    client_held: Vec<u8>,
+    /// What is held may be more than the beginning of something.
+    again: bool,
+    /// Why the client is not read.
+    stopped: Option<Stop>,
+    /// The beginning of a packet of the CN.
+    cn_held: Vec<u8>,
+    to_client: Vec<u8>,
+    to_cn: Vec<u8>,
+    /// Runs while something cannot be written.
+    still_there: Option<Pin<Box<Sleep>>>,
+    retrack: bool,
+    tells_rest: bool,
+    pub(crate) passed: Passed,
+    /// Where the session's state is shown.
+    view: Rc<View>,
+    /// What all sessions of the worker have moved.
+    totals: Rc<Totals>,
+    /// Of its queries, those that the totals have.
+    counted: u32,
+}
+
+/// A worker's buffer, shared by its sessions.
+pub(crate) type Buffer = Rc<RefCell<Vec<u8>>>;
+
+impl Link {
+    pub(crate) fn new(
+        client: (TcpStream, Vec<u8>),
+        cn: (TcpStream, Vec<u8>),
+        responses: Responses,
+        mirror: Mirror,
+        view: Rc<View>,
+        totals: Rc<Totals>,
+    ) -> Self {
+        // Nothing was asked of the CN yet: what was read ahead of it is the beginning of trouble, and seen as such.
+        Self {
+            client: client.0,
+            cn: cn.0,
+            requests: Requests::default(),
+            responses,
+            mirror,
+            again: !client.1.is_empty(),
+            client_held: client.1,
+            stopped: None,
+            cn_held: cn.1,
+            to_client: Vec::new(),
+            to_cn: Vec::new(),
+            still_there: None,
+            retrack: false,
+            tells_rest: false,
+            passed: Passed::default(),
+            view,
+            totals,
+            counted: 0,
+        }
+    }
+
+    /// Whether some command awaits its response.
+    pub(crate) fn is_awaiting(&self) -> bool {
+        self.requests.awaited() > 0
+    }
+
+    /// Whether an ERR of ours may stand where the client reads next.
+    pub(crate) fn is_at_packet(&self) -> bool {
+        let begun = self.responses.is_at_packet() && self.cn_held.is_empty() && self.to_client.is_empty();
+        begun && !self.requests.is_uploading() && self.responses.is_before_result()
+    }
+
+    /// What the client is shown of changes.
+    pub(crate) const fn shown(&mut self) -> &mut Option<Subscription> {
+        &mut self.responses.shown
+    }
+
+    /// The intercepted command was seen to; forwarding goes on behind it.
+    pub(crate) fn go_on(&mut self) {
+        self.stopped = None;
+        self.again = true;
+    }
+
+    /// The intercepted command goes to the CN after all.
+    pub(crate) fn pass(&mut self, packet: &[u8]) {
+        self.requests.pass(packet, &mut self.mirror);
+        self.to_cn.extend_from_slice(packet);
+        self.go_on();
+    }
+
+    /// The client, for a conversation while nothing is under way.
+    pub(crate) const fn client_peer(&mut self) -> Peer<'_> {
+        Peer { socket: &mut self.client, unread: &mut self.client_held }
+    }
+
+    /// The CN, for a question while nothing is under way.
+    pub(crate) const fn cn_peer(&mut self) -> Peer<'_> {
+        Peer { socket: &mut self.cn, unread: &mut self.cn_held }
+    }
+
+    /// From now on it is told when the session rests: no command and no transaction under way.
+    pub(crate) const fn tell_rest(&mut self) {
+        self.tells_rest = true;
+    }
+
+    /// Sends `bytes` to the client behind what is on its way.
+    pub(crate) fn reply(&mut self, bytes: &[u8]) {
+        self.to_client.extend_from_slice(bytes);
+    }
+
+    /// Puts another CN in the place of this one, and gives the old one's socket.
+    pub(crate) fn swap(
+        &mut self,
+        cn: (TcpStream, Vec<u8>),
+        responses: Responses,
+        mirror: Mirror,
+    ) -> TcpStream {
+        self.responses = responses;
+        self.mirror = mirror;
+        self.counted = 0;
+        self.cn_held = cn.1;
+        std::mem::replace(&mut self.cn, cn.0)
+    }
+
+    /// Forwards until there is something to see to. Cancel safe.
+    pub(crate) async fn forward(&mut self, buffer: &Buffer, inbox: &Inbox) -> Event {
+        poll_fn(|cx| {
+            let mut buffer = buffer.borrow_mut();
+            self.poll_forward(cx, &mut buffer, inbox)
+        })
+        .await
+    }
+
+    fn poll_forward(&mut self, cx: &mut Context<'_>, buffer: &mut [u8], inbox: &Inbox) -> Poll<Event> {
+        if let Some(order) = inbox.poll(cx) {
+            return Poll::Ready(Event::Order(order));
+        }
+        for _ in 0..TURN {
+            let mut moved = self.poll_flush(cx);
+            if self.to_client.is_empty() {
+                match self.poll_cn(cx, buffer) {
+                    Poll::Ready(Ok(())) => moved = true,
+                    Poll::Ready(Err(event)) => return Poll::Ready(event),
+                    Poll::Pending => {}
+                }
+            }
+            match self.poll_client(cx, buffer) {
+                Poll::Ready(Ok(())) => moved = true,
+                Poll::Ready(Err(event)) => return Poll::Ready(event),
+                Poll::Pending => {}
+            }
+            if let Some(event) = self.due() {
+                return Poll::Ready(event);
+            }
+            if !moved {
+                self.show();
+                return self.poll_blocked(cx);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Shows what the session is at, for whoever lists sessions.
+    fn show(&mut self) {
+        let queries = self.mirror.queries();
+        let more = u64::from(queries.wrapping_sub(self.counted));
+        self.counted = queries;
+        self.totals.queries.update(|sum| sum + more);
+        let state = match self.mirror.transaction() {
+            _ if self.requests.awaited() > 0 || self.requests.is_uploading() => State::Active,
+            Transaction::Open => State::Transaction,
+            Transaction::No | Transaction::Unknown => State::Idle,
+        };
+        let upload = if self.requests.is_uploading() { PinReason::Upload.bit() } else { 0 };
+        self.view.show(state, self.mirror.pins() | upload, queries);
+    }
+
+    /// What is due once everything before it is answered.
+    fn due(&mut self) -> Option<Event> {
+        if self.mirror.take_trackers_touched() {
+            self.retrack = true;
+        }
+        if self.requests.awaited() > 0 || !self.requests.is_at_command() || !self.to_cn.is_empty() {
+            return None;
+        }
+        if self.retrack {
+            self.retrack = false;
+            return Some(Event::Retrack);
+        }
+        let rests = self.client_held.is_empty() && self.to_client.is_empty();
+        if self.tells_rest && rests && self.mirror.transaction() != Transaction::Open {
+            return Some(Event::AtRest);
+        }
+        if let Some(Stop::Intercepted(len)) = self.stopped {
+            let rest = self.client_held.split_off(len);
+            return Some(Event::Intercepted(std::mem::replace(&mut self.client_held, rest)));
+        }
+        None
+    }
+
+    /// Writes what could not be written before. True where some of it went.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> bool {
+        flush(&mut self.client, &mut self.to_client, cx) | flush(&mut self.cn, &mut self.to_cn, cx)
+    }
+
+    /// A burst of the CN.
+    fn poll_cn(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<(), Event>> {
+        let held = self.cn_held.len();
+        if held + HEADER >= buffer.len() {
+            return self.poll_long_packet(cx);
+        }
+        let mut read = ReadBuf::new(&mut buffer[held..]);
+        match ready!(Pin::new(&mut self.cn).poll_read(cx, &mut read)) {
+            Ok(()) if read.filled().is_empty() => return Poll::Ready(Err(Event::CnGone)),
+            Err(_) => return Poll::Ready(Err(Event::CnGone)),
+            Ok(()) => {}
+        }
+        let n = read.filled().len();
+        self.passed.from_cn += n as u64;
+        self.totals.from_cn.update(|sum| sum + n as u64);
+        buffer[..held].copy_from_slice(&self.cn_held);
+        let burst = &mut buffer[..held + n];
+        let advanced = match self.responses.advance(burst, &mut self.requests, &mut self.mirror) {
+            Ok(advanced) => advanced,
+            Err(desync) => return Poll::Ready(Err(Event::Desync(desync))),
+        };
+        self.cn_held.clear();
+        self.cn_held.extend_from_slice(&burst[advanced.held..]);
+        if self.cn_held.is_empty() {
+            self.cn_held = Vec::new();
+        }
+        let burst = &burst[..advanced.forward];
+        write(&mut self.client, &mut self.to_client, burst, cx);
+        Poll::Ready(Ok(()))
+    }
+
+    /// A packet that must be decoded and is longer than the worker's buffer: read into a buffer of its own, which
+    /// [`mysql_wire::response::MAX_DECODED`] bounds.
+    fn poll_long_packet(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
+        let held = self.cn_held.len();
+        self.cn_held.resize(held + BURST, 0);
+        let mut read = ReadBuf::new(&mut self.cn_held[held..]);
+        let polled = Pin::new(&mut self.cn).poll_read(cx, &mut read);
+        let n = read.filled().len();
+        self.cn_held.truncate(held + n);
+        match ready!(polled) {
+            Ok(()) if n > 0 => {}
+            _ => return Poll::Ready(Err(Event::CnGone)),
+        }
+        self.passed.from_cn += n as u64;
+        self.totals.from_cn.update(|sum| sum + n as u64);
+        let mut burst = std::mem::take(&mut self.cn_held);
+        match self.responses.advance(&mut burst, &mut self.requests, &mut self.mirror) {
+            Ok(advanced) => {
+                self.cn_held = burst.split_off(advanced.held);
+                write(&mut self.client, &mut self.to_client, &burst[..advanced.forward], cx);
+                Poll::Ready(Ok(()))
+            }
+            Err(desync) => Poll::Ready(Err(Event::Desync(desync))),
+        }
+    }
+
+    /// A burst of the client, or what was held of one.
+    fn poll_client(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<(), Event>> {
+        if !self.to_cn.is_empty() {
+            return Poll::Pending;
+        }
+        match self.stopped {
+            Some(Stop::Full) if self.requests.awaited() <= MAX_PENDING / 2 => self.go_on(),
+            Some(_) => return Poll::Pending,
+            None => {}
+        }
+        if std::mem::take(&mut self.again) && !self.client_held.is_empty() {
+            let held = std::mem::take(&mut self.client_held);
+            return Poll::Ready(self.advance(&held, cx));
+        }
+        let held = self.client_held.len();
+        if held >= buffer.len() {
+            return self.poll_long_command(cx);
+        }
+        let mut read = ReadBuf::new(&mut buffer[held..]);
+        match ready!(Pin::new(&mut self.client).poll_read(cx, &mut read)) {
+            Ok(()) if read.filled().is_empty() => return Poll::Ready(Err(Event::ClientGone)),
+            Err(_) => return Poll::Ready(Err(Event::ClientGone)),
+            Ok(()) => {}
+        }
+        let n = read.filled().len();
+        self.passed.from_client += n as u64;
+        self.totals.from_client.update(|sum| sum + n as u64);
+        buffer[..held].copy_from_slice(&self.client_held);
+        self.client_held = Vec::new();
+        Poll::Ready(self.advance(&buffer[..held + n], cx))
+    }
+
+    /// A command that must be there whole and is longer than the worker's buffer: a login, which
+    /// [`mysql_wire::login::MAX_LOGIN`] bounds.
+    fn poll_long_command(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
+        let held = self.client_held.len();
+        self.client_held.resize(held + BURST, 0);
+        let mut read = ReadBuf::new(&mut self.client_held[held..]);
+        let polled = Pin::new(&mut self.client).poll_read(cx, &mut read);
+        let n = read.filled().len();
+        self.client_held.truncate(held + n);
+        match ready!(polled) {
+            Ok(()) if n > 0 => {}
+            _ => return Poll::Ready(Err(Event::ClientGone)),
+        }
+        self.passed.from_client += n as u64;
+        self.totals.from_client.update(|sum| sum + n as u64);
+        let bytes = std::mem::take(&mut self.client_held);
+        Poll::Ready(self.advance(&bytes, cx))
+    }
+
+    /// Forwards what can be of `bytes`, and holds the rest.
+    fn advance(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Event> {
+        let (taken, stop) = self.requests.advance(bytes, &mut self.mirror).map_err(Event::Violation)?;
+        self.client_held.extend_from_slice(&bytes[taken..]);
+        // A beginning is only waited for: nothing keeps the client from being read.
+        self.stopped = stop.filter(|stop| *stop != Stop::Partial);
+        write(&mut self.cn, &mut self.to_cn, &bytes[..taken], cx);
+        Ok(())
+    }
+
+    /// Nothing can be moved now. Where a peer takes nothing, the other one may have left unseen: it is looked after.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.to_client.is_empty() && self.to_cn.is_empty() {
+            self.still_there = None;
+            return Poll::Pending;
+        }
+        loop {
+            let timer = self.still_there.get_or_insert_with(|| Box::pin(sleep(STILL_THERE)));
+            ready!(timer.as_mut().poll(cx));
+            self.still_there = None;
+            if hung_up(&self.client) {
+                return Poll::Ready(Event::ClientGone);
+            }
+            if hung_up(&self.cn) && self.to_client.is_empty() {
+                return Poll::Ready(Event::CnGone);
+            }
+        }
+    }
+}
+
+/// Writes `bytes`, behind nothing; what does not go is kept in `later`.
+fn write(socket: &mut TcpStream, later: &mut Vec<u8>, bytes: &[u8], cx: &mut Context<'_>) {
+    let mut rest = bytes;
+    if later.is_empty() {
+        while !rest.is_empty() {
+            match Pin::new(&mut *socket).poll_write(cx, rest) {
+                Poll::Ready(Ok(n)) => rest = &rest[n..],
+                // The read side tells of a peer that is gone, after what it said last.
+                Poll::Ready(Err(_)) => return,
+                Poll::Pending => break,
+            }
+        }
+    }
+    later.extend_from_slice(rest);
+}
+
+fn flush(socket: &mut TcpStream, later: &mut Vec<u8>, cx: &mut Context<'_>) -> bool {
+    if later.is_empty() {
+        return false;
+    }
+    let bytes = std::mem::take(later);
+    write(socket, later, &bytes, cx);
+    later.len() < bytes.len()
+}
+
+/// Whether the peer closed its side, looked at without reading.
+fn hung_up(socket: &TcpStream) -> bool {
+    let flags = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    let mut fds = [PollFd::new(socket, flags)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    match rustix::event::poll(&mut fds, Some(&now)) {
+        Ok(n) => n > 0 && fds[0].revents().intersects(flags),
+        Err(error) => io::Error::from(error).kind() != io::ErrorKind::Interrupted,
+    }
+}

@@ -1,0 +1,187 @@
+//! The sessions of one worker, and what is shown of each.
+//!
+//! A table belongs to its worker's thread: a session enrols with a guard, shows what it is at in cells of its own, and
+//! finds orders in its inbox. Nobody else touches it; listing and orders come as messages to the worker.
+//!
+//! Must not know: packets, decisions.
+
+use crate::session::inbox::{Inbox, Order};
+use crate::session::mirror::PinReason;
+use shunt_proto::pb;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::SystemTime;
+use tokio::time::Instant;
+
+/// What a session is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Login,
+    Idle,
+    Active,
+    Transaction,
+}
+
+/// Who a session is and where, known once it is logged in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) tenant: String,
+    pub(crate) user: String,
+    pub(crate) cn: String,
+    pub(crate) cn_connection_id: u32,
+    /// The port that the CN sees it come from.
+    pub(crate) cn_sees_port: u16,
+    /// Why this CN.
+    pub(crate) why: String,
+    /// Its password is not known: it cannot log in anywhere else.
+    pub(crate) credentials_unknown: bool,
+}
+
+/// What is shown of a session.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) id: u32,
+    pub(crate) client: SocketAddr,
+    started: SystemTime,
+    state: Cell<State>,
+    idle_since: Cell<Instant>,
+    pins: Cell<u16>,
+    queries: Cell<u32>,
+    pub(crate) facts: RefCell<Facts>,
+    pub(crate) inbox: Inbox,
+}
+
+impl View {
+    /// Shows what it is at now.
+    pub(crate) fn show(&self, state: State, pins: u16, queries: u32) {
+        if self.state.replace(state) != state || self.queries.get() != queries {
+            self.idle_since.set(Instant::now());
+        }
+        self.pins.set(pins);
+        self.queries.set(queries);
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// As the API tells it.
+    pub(crate) fn to_pb(&self, data_plane: &str) -> pb::Session {
+        use pb::session_state::State as Pb;
+        let facts = self.facts.borrow();
+        let state = match self.state.get() {
+            State::Login => Pb::Login,
+            State::Idle => Pb::Idle,
+            State::Active => Pb::Active,
+            State::Transaction => Pb::Transaction,
+        };
+        let unknown = if facts.credentials_unknown { PinReason::CredentialsUnknown.bit() } else { 0 };
+        let words = PinReason::words_of(self.pins.get() | unknown);
+        let idle = matches!(state, Pb::Idle | Pb::Transaction).then(|| self.idle_since.get().elapsed());
+        pb::Session {
+            id: self.id,
+            tenant: facts.tenant.clone(),
+            user: facts.user.clone(),
+            client: self.client.to_string(),
+            cn: facts.cn.clone(),
+            data_plane: data_plane.to_owned(),
+            state: state.into(),
+            pinned: words.into_iter().map(str::to_owned).collect(),
+            started: Some(self.started.into()),
+            idle: idle.and_then(|idle| prost_types::Duration::try_from(idle).ok()),
+            last_move: None,
+            cn_connection_id: facts.cn_connection_id,
+            why: facts.why.clone(),
+            queries: self.queries.get(),
+        }
+    }
+}
+
+/// Which sessions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Which {
+    /// 0: any.
+    pub(crate) id: u32,
+    /// Empty: any.
+    pub(crate) cn: String,
+    /// Empty: any.
+    pub(crate) tenant: String,
+    /// Only greater ids.
+    pub(crate) after: u32,
+}
+
+impl Which {
+    fn takes(&self, view: &View) -> bool {
+        let facts = view.facts.borrow();
+        (self.id == 0 || self.id == view.id)
+            && (self.cn.is_empty() || self.cn == facts.cn)
+            && (self.tenant.is_empty() || self.tenant == facts.tenant)
+    }
+}
+
+/// The sessions of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    views: RefCell<BTreeMap<u32, Rc<View>>>,
+}
+
+impl Sessions {
+    /// Enters a session; it leaves when the guard is dropped.
+    pub(crate) fn enrol(self: &Rc<Self>, id: u32, client: SocketAddr) -> Enrolled {
+        let view = Rc::new(View {
+            id,
+            client,
+            started: SystemTime::now(),
+            state: Cell::new(State::Login),
+            idle_since: Cell::new(Instant::now()),
+            pins: Cell::new(0),
+            queries: Cell::new(0),
+            facts: RefCell::default(),
+            inbox: Inbox::default(),
+        });
+        self.views.borrow_mut().insert(id, Rc::clone(&view));
+        Enrolled { sessions: Rc::clone(self), view }
+    }
+
+    /// The first `limit` of those that `which` takes, in the order of ids.
+    pub(crate) fn list(&self, which: &Which, limit: usize) -> Vec<Rc<View>> {
+        let views = self.views.borrow();
+        let from = (std::ops::Bound::Excluded(which.after), std::ops::Bound::Unbounded);
+        views
+            .range(from)
+            .map(|(_, view)| view)
+            .filter(|view| which.takes(view))
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    /// The session of `id`.
+    pub(crate) fn find(&self, id: u32) -> Option<Rc<View>> {
+        self.views.borrow().get(&id).cloned()
+    }
+
+    /// Leaves `order` with every session that `which` takes. Returns how many these are.
+    pub(crate) fn order(&self, which: &Which, order: &Order) -> usize {
+        let views = self.list(which, usize::MAX);
+        for view in &views {
+            view.inbox.put(order.clone());
+        }
+        views.len()
+    }
+}
+
+/// A session's place in the table.
+#[derive(Debug)]
+pub(crate) struct Enrolled {
+    sessions: Rc<Sessions>,
+    pub(crate) view: Rc<View>,
+}
+
+impl Drop for Enrolled {
+    fn drop(&mut self) {
+        self.sessions.views.borrow_mut().remove(&self.view.id);
+    }
+}

@@ -1,0 +1,230 @@
+//! Workers: one thread each, with a runtime of its own, that carries its sessions whole.
+//!
+//! Both connections of a session live on one worker. A worker is reached by messages only; nothing of a session is
+//! shared between threads.
+//!
+//! Must not know: MySQL.
+
+use crate::kill::Found;
+use crate::plane::Plane;
+use crate::session::inbox::Order;
+use crate::session::relay::{BURST, Buffer};
+use crate::session::serve;
+use crate::sessions::{Sessions, State, Which};
+use shunt_proto::pb;
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+/// What a worker is asked for.
+pub(crate) enum Message {
+    /// Carry this client.
+    Accept(std::net::TcpStream, SocketAddr, Seat),
+    /// List sessions, so many at most.
+    List(Which, usize, oneshot::Sender<Vec<pb::Session>>),
+    /// Find one for a KILL.
+    Find(u32, oneshot::Sender<Option<Found>>),
+    /// Leave an order with some.
+    Order(Which, Order, oneshot::Sender<usize>),
+    /// How much was moved so far.
+    Totals(oneshot::Sender<Moved>),
+}
+
+/// What the sessions of a worker moved, as plain numbers of its thread.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) from_client: Cell<u64>,
+    pub(crate) from_cn: Cell<u64>,
+    pub(crate) queries: Cell<u64>,
+}
+
+/// [`Totals`] as they were.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moved {
+    pub(crate) from_client: u64,
+    pub(crate) from_cn: u64,
+    pub(crate) queries: u64,
+}
+
+/// What the sessions of a worker share.
+pub(crate) struct Worker {
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) sessions: Rc<Sessions>,
+    pub(crate) buffer: Buffer,
+    pub(crate) totals: Rc<Totals>,
+}
+
+/// A session's place on a worker: counts until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// All workers, from outside.
+#[derive(Clone)]
+pub(crate) struct Workers {
+    workers: Arc<[One]>,
+}
+
+struct One {
+    messages: mpsc::UnboundedSender<Message>,
+    sessions: Arc<AtomicUsize>,
+}
+
+/// The other ends of [`Workers`], one for each thread.
+pub(crate) type Mailbox = mpsc::UnboundedReceiver<Message>;
+
+/// How long a worker may take to answer a question.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Workers {
+    /// `n` workers, which are yet to run.
+    pub(crate) fn new(n: usize) -> (Self, Vec<Mailbox>) {
+        let (workers, mailboxes): (Vec<One>, Vec<Mailbox>) = (0..n.max(1))
+            .map(|_| {
+                let (messages, mailbox) = mpsc::unbounded_channel();
+                (One { messages, sessions: Arc::default() }, mailbox)
+            })
+            .unzip();
+        (Self { workers: workers.into() }, mailboxes)
+    }
+
+    /// Sessions on all workers, logins included.
+    pub(crate) fn sessions(&self) -> usize {
+        self.workers.iter().map(|one| one.sessions.load(Ordering::Acquire)).sum()
+    }
+
+    /// Gives a client to the worker with the fewest: spread evenly when they are few, too.
+    pub(crate) fn accept(&self, socket: std::net::TcpStream, client: SocketAddr) {
+        let Some(one) = self.workers.iter().min_by_key(|one| one.sessions.load(Ordering::Acquire)) else {
+            return;
+        };
+        one.sessions.fetch_add(1, Ordering::AcqRel);
+        let seat = Seat(Arc::clone(&one.sessions));
+        // A worker ends only with the process.
+        let _ = one.messages.send(Message::Accept(socket, client, seat));
+    }
+
+    /// The first `limit` sessions that `which` takes, in the order of ids, and whether there are more.
+    pub(crate) async fn list(&self, which: &Which, limit: usize) -> (Vec<pb::Session>, bool) {
+        let all = self.ask(|answer| Message::List(which.clone(), limit + 1, answer)).await;
+        let mut sessions: Vec<pb::Session> = all.into_iter().flatten().collect();
+        sessions.sort_by_key(|session| session.id);
+        let more = sessions.len() > limit;
+        sessions.truncate(limit);
+        (sessions, more)
+    }
+
+    /// The session of `id`, where it is logged in.
+    pub(crate) async fn find(&self, id: u32) -> Option<Found> {
+        self.ask(|answer| Message::Find(id, answer)).await.into_iter().flatten().next()
+    }
+
+    /// Leaves an order with every session that `which` takes; returns how many these are.
+    pub(crate) async fn order(&self, which: &Which, order: &Order) -> usize {
+        self.ask(|answer| Message::Order(which.clone(), order.clone(), answer)).await.into_iter().sum()
+    }
+
+    /// What all workers moved so far.
+    pub(crate) async fn moved(&self) -> Moved {
+        let all = self.ask(Message::Totals).await;
+        all.into_iter().fold(Moved::default(), |sum, one| Moved {
+            from_client: sum.from_client + one.from_client,
+            from_cn: sum.from_cn + one.from_cn,
+            queries: sum.queries + one.queries,
+        })
+    }
+
+    async fn ask<T>(&self, message: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<T> {
+        let mut answers = Vec::new();
+        for one in self.workers.iter() {
+            let (answer, answered) = oneshot::channel();
+            if one.messages.send(message(answer)).is_ok() {
+                answers.push(answered);
+            }
+        }
+        let mut all = Vec::new();
+        for answered in answers {
+            if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, answered).await {
+                all.push(answer);
+            }
+        }
+        all
+    }
+}
+
+/// Carries sessions until the mailbox closes, on the thread that calls it.
+pub(crate) fn run(plane: Arc<Plane>, mut mailbox: Mailbox) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let worker = Rc::new(Worker {
+        plane,
+        sessions: Rc::default(),
+        buffer: Rc::new(RefCell::new(vec![0; BURST])),
+        totals: Rc::default(),
+    });
+    let local = LocalSet::new();
+    local.block_on(&runtime, async move {
+        while let Some(message) = mailbox.recv().await {
+            worker.take(message);
+        }
+    });
+    Ok(())
+}
+
+impl Worker {
+    // Who asked may have left: its answer is dropped then.
+    fn take(self: &Rc<Self>, message: Message) {
+        match message {
+            Message::Accept(socket, client, seat) => self.accept(socket, client, seat),
+            Message::List(which, limit, answer) => {
+                let views = self.sessions.list(&which, limit);
+                let _ = answer.send(views.iter().map(|view| view.to_pb(&self.plane.id)).collect());
+            }
+            Message::Find(id, answer) => {
+                let _ = answer.send(self.find(id));
+            }
+            Message::Order(which, order, answer) => {
+                let _ = answer.send(self.sessions.order(&which, &order));
+            }
+            Message::Totals(answer) => {
+                let Totals { from_client, from_cn, queries } = &*self.totals;
+                let moved =
+                    Moved { from_client: from_client.get(), from_cn: from_cn.get(), queries: queries.get() };
+                let _ = answer.send(moved);
+            }
+        }
+    }
+
+    fn accept(self: &Rc<Self>, socket: std::net::TcpStream, client: SocketAddr, seat: Seat) {
+        let worker = Rc::clone(self);
+        let socket = match tokio::net::TcpStream::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::warn!(%client, %error, "take over an accepted connection"),
+        };
+        tokio::task::spawn_local(async move {
+            serve(worker, socket, client).await;
+            drop(seat);
+        });
+    }
+
+    fn find(&self, id: u32) -> Option<Found> {
+        let view = self.sessions.find(id).filter(|view| view.state() != State::Login)?;
+        let facts = view.facts.borrow();
+        Some(Found {
+            tenant: facts.tenant.clone(),
+            user: facts.user.clone(),
+            cn: facts.cn.clone(),
+            connection_id: facts.cn_connection_id,
+            port: facts.cn_sees_port,
+        })
+    }
+}
