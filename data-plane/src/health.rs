@@ -6,6 +6,7 @@
 use crate::routing::Routing;
 use crate::service::{Service, ServiceError};
 use shunt_proto::cn::CnId;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -26,24 +27,52 @@ pub(crate) async fn run(
 ) {
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut probes = JoinSet::new();
-    while let Some(cn) = to_probe.recv().await {
-        while probes.try_join_next().is_some() {}
-        probes.spawn(until_it_serves(cn, Arc::clone(&routing), service.clone(), Arc::clone(&permits)));
+    let mut probed = HashSet::new();
+    loop {
+        tokio::select! {
+            cn = to_probe.recv() => {
+                let Some(cn) = cn else { return };
+                if probed.insert(cn.clone()) {
+                    let (routing, permits) = (Arc::clone(&routing), Arc::clone(&permits));
+                    probes.spawn(until_it_serves(cn, routing, service.clone(), permits));
+                }
+            }
+            Some(ended) = probes.join_next() => {
+                let Ok(cn) = ended else { return };
+                probed.remove(&cn);
+                // It failed again between its last probe and now.
+                if routing.is_down(&cn) {
+                    probed.insert(cn.clone());
+                    let (routing, permits) = (Arc::clone(&routing), Arc::clone(&permits));
+                    probes.spawn(until_it_serves(cn, routing, service.clone(), permits));
+                }
+            }
+        }
     }
 }
 
-async fn until_it_serves(cn: CnId, routing: Arc<Routing>, service: Service, permits: Arc<Semaphore>) {
+/// Probes `cn` until it serves, or is gone from the routing state. Gives it back.
+async fn until_it_serves(
+    cn: CnId,
+    routing: Arc<Routing>,
+    service: Service,
+    permits: Arc<Semaphore>,
+) -> CnId {
     let mut pause = FIRST_PAUSE;
     while routing.address(&cn).is_some() {
-        let Ok(permit) = permits.acquire().await else { return };
+        let Ok(permit) = permits.acquire().await else { break };
         let probed = service.probe(&cn).await;
         drop(permit);
         match probed {
-            Ok(baseline) => return routing.succeeded(&cn, baseline),
+            Ok(baseline) => {
+                routing.succeeded(&cn, baseline);
+                break;
+            }
             // Nothing but a client's login can tell then: it may cost one of them a try.
             Err(ServiceError::NoAccount) => {
                 tokio::time::sleep(LONGEST_PAUSE).await;
-                return routing.try_again(&cn);
+                routing.try_again(&cn);
+                break;
             }
             Err(error) => {
                 tracing::debug!(%cn, %error, "probe");
@@ -53,4 +82,5 @@ async fn until_it_serves(cn: CnId, routing: Arc<Routing>, service: Service, perm
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+    cn
 }

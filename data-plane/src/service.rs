@@ -9,7 +9,7 @@ use crate::accounts;
 use crate::cn::{self, CnConnection, CnError, Identity, Password};
 use crate::config::{CnAccount, Limits};
 use crate::routing::{Baseline, Routing};
-use mysql_wire::capability::{DEPRECATE_EOF, OFFERED};
+use mysql_wire::capability::DEPRECATE_EOF;
 use mysql_wire::native::{Stage1, Stage2};
 use mysql_wire::track::{Subscription, Transaction, Variables, is_on};
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 /// Questions that may wait for a CN's task; more are refused.
 const QUEUE: usize = 4096;
@@ -140,6 +141,7 @@ impl Service {
             limits: self.limits,
             routing: Arc::clone(&self.routing),
             connection: None,
+            told: None,
         };
         self.runtime.spawn(link.run(questions));
         tasks.insert(cn.clone(), sender.clone());
@@ -148,8 +150,13 @@ impl Service {
     }
 }
 
+/// How often the same lack of a right is told.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
 /// The connection to one CN.
 struct Link {
+    /// The last lack of a right that was told, and when.
+    told: Option<(u16, Instant)>,
     cn: CnId,
     account: Arc<CnAccount>,
     limits: Limits,
@@ -229,7 +236,7 @@ impl Link {
             user: self.account.user.clone().into_bytes(),
             database: None,
             collation: 45,
-            capabilities: OFFERED | DEPRECATE_EOF,
+            capabilities: DEPRECATE_EOF,
             max_packet: 1 << 24,
             attributes: vec![(b"program_name".to_vec(), b"shunt".to_vec())],
         };
@@ -241,7 +248,11 @@ impl Link {
     }
 
     /// A lack of a grant, or a wrong password, is told by name.
-    fn tell_of_grants(&self, code: u16) {
+    fn tell_of_grants(&mut self, code: u16) {
+        if self.told.is_some_and(|(told, at)| told == code && at.elapsed() < TELL_AGAIN) {
+            return;
+        }
+        self.told = Some((code, Instant::now()));
         let (cn, user) = (&self.cn, &self.account.user);
         match code {
             1045 => tracing::error!(%cn, user, "cn_account is refused: check its user and password_file"),
