@@ -47,7 +47,8 @@ policy: { migrate: { settle_after: 20ms } }";
 
 #[test]
 fn what_is_so_changes_nothing() {
-    let all = ["group/tp created", "cn/cn-1 created", "cn/cn-2 created", "tenant/acme created", "policy created"];
+    let all =
+        ["group/tp created", "cn/cn-1 created", "cn/cn-2 created", "tenant/acme created", "policy created"];
     assert_eq!(told(plan(&View::default(), &intent(TWO), false, |_| 0)), all);
     for prune in [false, true] {
         assert!(told(plan(&view(&[TWO]), &intent(TWO), prune, |_| 0)).is_empty());
@@ -57,7 +58,10 @@ fn what_is_so_changes_nothing() {
 #[test]
 fn what_is_not_named_stays() {
     let more = "groups: [ { name: ap, cns: [ { name: cn-3, address: 'h:3' } ] } ]";
-    assert_eq!(told(plan(&view(&[TWO]), &intent(more), true, |_| 0)), ["group/ap created", "cn/cn-3 created"]);
+    assert_eq!(
+        told(plan(&view(&[TWO]), &intent(more), true, |_| 0)),
+        ["group/ap created", "cn/cn-3 created"]
+    );
     let no_list = "groups: [ { name: tp, labels: { workload: ap } } ]";
     assert_eq!(told(plan(&view(&[TWO]), &intent(no_list), true, |_| 0)), ["group/tp updated"]);
 }

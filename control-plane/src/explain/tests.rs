@@ -40,7 +40,8 @@ fn cluster() -> RoutingSnapshot {
     use CnState::{Draining, Pending, Working};
     let suspended = Tenant { name: "late".into(), suspended: true, ..Tenant::default() };
     let limited = Tenant { name: "many".into(), max_sessions: 3, ..Tenant::default() };
-    let near = Tenant { name: "near".into(), allow: vec!["10.0.0.0/8".parse().unwrap()], ..Tenant::default() };
+    let near =
+        Tenant { name: "near".into(), allow: vec!["10.0.0.0/8".parse().unwrap()], ..Tenant::default() };
     let strict = Tenant { name: "strict".into(), on_no_match: OnNoMatch::Reject, ..Tenant::default() };
     let acme = Tenant { name: "acme".into(), default_labels: labels("workload=tp"), ..Tenant::default() };
     let tenants = [suspended, limited, near, strict, acme].map(|tenant| Object::Tenant(Arc::new(tenant)));
@@ -107,12 +108,7 @@ fn a_table_of_logins() {
         },
         Case { tenant: "strict", labels: "workload=tp", matched: &["t1"], pick: "t1", ..CASE },
         // The match is told beside the refusal.
-        Case {
-            tenant: "late",
-            matched: &["s1"],
-            refused: Some((4151, "tenant late is suspended")),
-            ..CASE
-        },
+        Case { tenant: "late", matched: &["s1"], refused: Some((4151, "tenant late is suspended")), ..CASE },
         Case { tenant: "many", matched: &["s1"], refused: Some((1040, "its limit of 3 sessions")), ..CASE },
         Case {
             tenant: "near",
@@ -174,5 +170,8 @@ fn each_cn_says_why_not() {
             ("t1", "is a CN with the labels and no tenant, and a CN of the tenant with the labels is usable"),
         ]
     );
-    assert_eq!(told.summary, "tenant acme asking for workload=tp gets a CN of the tenant with the labels: a2, the only one usable");
+    assert_eq!(
+        told.summary,
+        "tenant acme asking for workload=tp gets a CN of the tenant with the labels: a2, the only one usable"
+    );
 }
