@@ -6,13 +6,17 @@
 pub mod caps;
 pub mod command;
 pub mod decode;
+pub mod differential;
 pub mod eventually;
+pub mod fault_proxy;
 pub mod http;
 pub mod login;
 pub mod mariadb;
 pub mod packet;
 pub mod ports;
 pub mod process;
+pub mod random_session;
+mod random_sql;
 pub mod reference;
 pub mod response;
 pub mod shunt;

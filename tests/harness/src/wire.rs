@@ -20,6 +20,9 @@ use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 
+/// No response in a test is longer; one that is would eat the machine's memory.
+const MAX_RESPONSE: usize = 256 << 20;
+
 /// Which way a packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -155,6 +158,16 @@ impl Raw {
         self.writer.local_addr()
     }
 
+    /// What the server gave to sign last.
+    pub fn salt(&self) -> &[u8] {
+        &self.salt
+    }
+
+    /// A command was sent and not answered yet.
+    pub fn waits(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Records packets from now on.
     pub fn record(&mut self) {
         self.recording = Some(Vec::new());
@@ -203,6 +216,7 @@ impl Raw {
         let command = self.pending.pop_front().context("no command waits for a response")?;
         let mut reference = Reference::new(command, self.caps);
         let mut packets = Vec::new();
+        let mut size = 0;
         loop {
             match reference.turn() {
                 Turn::Nobody => break,
@@ -223,6 +237,10 @@ impl Raw {
                     })?;
                     let role = reference.packet(&packet.payload)?;
                     self.note(Direction::ToClient, &packet, Some(role), reference.turn());
+                    size += packet.payload.len() + 4;
+                    if size > MAX_RESPONSE {
+                        bail!("a response to {} of over {MAX_RESPONSE} bytes", command::name(command));
+                    }
                     packets.push(packet);
                 }
             }

@@ -1,0 +1,477 @@
+//! Runs random sessions and compares what two servers, or two ways to one, answered: packet for
+//! packet, but for what cannot be the same.
+//!
+//! What may differ: connection ids, ids of statements, salts, the text of COM_STATISTICS, rows of the
+//! process list, the order of tracked variables in an OK, the time that `SET timestamp = DEFAULT` reports, and the bit SERVER_SESSION_STATE_CHANGED in
+//! EOF packets, where it says nothing that a client could use.
+
+use crate::caps::Caps;
+use crate::command::{self, com};
+use crate::decode::status;
+use crate::login::Login;
+use crate::mariadb::MariaDb;
+use crate::packet::Packet;
+use crate::random_session::{ACCOUNTS, Session, Slot, Step};
+use crate::random_sql;
+use crate::reference::{Role, Shape};
+use crate::response::Response;
+use crate::wire::Raw;
+use anyhow::Result;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// One packet, with what may differ taken out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Seen {
+    sequence: u8,
+    role: Role,
+    payload: Vec<u8>,
+}
+
+/// What came back for one step.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// The step, for people.
+    pub step: String,
+    /// The command byte.
+    pub command: u8,
+    /// The shape of the response; none if there was no whole response.
+    pub shape: Option<Shape>,
+    /// Its packets.
+    pub packets: Vec<Seen>,
+    /// Why there was no whole response.
+    pub end: Option<String>,
+}
+
+/// Everything that a session was answered.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Transcript(pub Vec<Exchange>);
+
+/// Makes the accounts of random sessions.
+///
+/// # Errors
+/// The server refused.
+pub async fn make_accounts(cn: &MariaDb) -> Result<()> {
+    for (user, password) in ACCOUNTS {
+        cn.account(user, "%", password).await?;
+    }
+    Ok(())
+}
+
+/// Puts a session's database into the state in which it starts.
+///
+/// # Errors
+/// The server refused.
+pub async fn set_up(cn: &MariaDb, session: &Session) -> Result<()> {
+    let mut root = cn.root().await?;
+    let mut rng = StdRng::seed_from_u64(0);
+    let statements: Vec<_> = random_sql::SETUP
+        .iter()
+        .map(|statement| command::query(random_sql::fill(&mut rng, statement, &session.database)))
+        .collect();
+    for response in root.pipeline(&statements).await? {
+        response.success()?;
+    }
+    root.quit().await
+}
+
+/// Removes a session's database.
+///
+/// # Errors
+/// The server refused.
+pub async fn tear_down(cn: &MariaDb, session: &Session) -> Result<()> {
+    cn.run(&[&format!("DROP DATABASE IF EXISTS {}", session.database)]).await
+}
+
+/// A way to a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// Where the client connects.
+    pub address: SocketAddr,
+    /// Asks for nothing that is not among these.
+    pub offered: Caps,
+    /// How long any one packet is waited for.
+    pub patience: Duration,
+}
+
+/// Runs a session.
+pub async fn run(way: Way, session: &Session) -> Transcript {
+    let Way { address, offered, patience } = way;
+    let (user, password) = ACCOUNTS[0];
+    let login = Login::user(user).password(password).database(&session.database).patience(patience);
+    let login = login
+        .caps(Caps::MARIADB_BULK, offered.has(Caps::MARIADB_BULK))
+        .deprecate_eof(session.deprecate_eof)
+        .session_track(session.session_track);
+    let mut player = match Raw::login(address, &login).await {
+        Ok(raw) => Player { raw, ids: HashMap::new(), exchanges: Vec::new() },
+        Err(error) => return Transcript(vec![Exchange::broken("LOGIN".into(), 0, &error)]),
+    };
+    player.welcome();
+    for step in &session.steps {
+        if !player.step(step).await {
+            break;
+        }
+    }
+    Transcript(player.exchanges)
+}
+
+struct Player {
+    raw: Raw,
+    ids: HashMap<Slot, u32>,
+    exchanges: Vec<Exchange>,
+}
+
+impl Player {
+    /// The OK of the login. Its number depends on how the login went.
+    fn welcome(&mut self) {
+        let packet = Packet { sequence: 0, ..self.raw.welcome.clone() };
+        let payload = self.masked(0, Role::Ok, &packet.payload);
+        self.exchanges.push(Exchange {
+            step: "LOGIN".into(),
+            command: 0,
+            shape: Some(Shape::Ok),
+            packets: vec![Seen { sequence: 0, role: Role::Ok, payload }],
+            end: None,
+        });
+    }
+
+    /// Whether the session goes on.
+    async fn step(&mut self, step: &Step) -> bool {
+        match step {
+            Step::Quit => self.quit().await,
+            Step::Pipeline(payloads) => self.pipeline(payloads).await,
+            Step::Upload(sql, file) => self.exchange(step, &command::query(sql), file, "").await,
+            Step::Command(payload) => self.exchange(step, payload, &[], "").await,
+            Step::Prepare(slot, sql) => {
+                let goes_on = self.exchange(step, &command::prepare(sql), &[], "").await;
+                self.ids.remove(slot);
+                if let Some(id) = self.last_prepared() {
+                    self.ids.insert(*slot, id);
+                }
+                self.mask_prepared(*slot);
+                goes_on
+            }
+            Step::ChangeUser { user, password, database, plugin } => {
+                let mut login = Login::user(*user).password(*password).plugin(*plugin);
+                login.database = database.clone();
+                let payload = login.change_user(self.raw.caps, self.raw.salt());
+                self.exchange(step, &payload, &[], password).await
+            }
+            Step::Execute(slot, ..)
+            | Step::Bulk(slot, _)
+            | Step::LongData(slot, ..)
+            | Step::Fetch(slot, _)
+            | Step::Reset(slot)
+            | Step::Close(slot) => {
+                // The statement could not be prepared.
+                let Some(id) = self.ids.get(slot).copied() else { return true };
+                let payload = match step {
+                    Step::Execute(_, params, how) => command::execute(id, params, *how),
+                    Step::Bulk(_, rows) => command::bulk_execute(id, rows),
+                    Step::LongData(_, parameter, data) => command::long_data(id, *parameter, data),
+                    Step::Fetch(_, rows) => command::fetch(id, *rows),
+                    Step::Reset(_) => command::about_statement(com::STMT_RESET, id),
+                    _ => command::about_statement(com::STMT_CLOSE, id),
+                };
+                self.exchange(step, &payload, &[], "").await
+            }
+        }
+    }
+
+    async fn exchange(&mut self, step: &Step, payload: &[u8], file: &[Vec<u8>], password: &str) -> bool {
+        let command = payload.first().copied().unwrap_or(0xFF);
+        let sent = self.raw.send(payload).await;
+        let answered = match sent {
+            Ok(()) if self.raw.waits() => self.raw.receive_with(file, password).await.map(Some),
+            Ok(()) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let step = describe(step);
+        let exchange = match answered {
+            Ok(Some(response)) => self.seen(step, &response),
+            Ok(None) => Exchange { step, command, shape: Some(Shape::None), packets: Vec::new(), end: None },
+            Err(error) => Exchange::broken(step, command, &error),
+        };
+        let goes_on = exchange.end.is_none();
+        self.exchanges.push(exchange);
+        goes_on
+    }
+
+    async fn pipeline(&mut self, payloads: &[Vec<u8>]) -> bool {
+        match self.raw.pipeline(payloads).await {
+            Ok(responses) => {
+                for (payload, response) in payloads.iter().zip(&responses) {
+                    let seen = self.seen(format!("pipelined {}", describe_payload(payload)), response);
+                    self.exchanges.push(seen);
+                }
+                true
+            }
+            Err(error) => {
+                self.exchanges.push(Exchange::broken("pipeline".into(), com::QUERY, &error));
+                false
+            }
+        }
+    }
+
+    async fn quit(&mut self) -> bool {
+        let sent = self.raw.send(&[com::QUIT]).await;
+        let closed = match sent {
+            Ok(()) => self.raw.closed().await,
+            Err(error) => Err(error),
+        };
+        let end = closed.err().map(|error| cause(&error));
+        let step = "QUIT".into();
+        self.exchanges.push(Exchange {
+            step,
+            command: com::QUIT,
+            shape: Some(Shape::None),
+            packets: Vec::new(),
+            end,
+        });
+        false
+    }
+
+    fn seen(&self, step: String, response: &Response) -> Exchange {
+        let command = response.command;
+        let mut packets = Vec::new();
+        for (role, packet) in response.roles.iter().zip(&response.packets) {
+            if command == com::PROCESS_INFO && *role == Role::Row {
+                continue;
+            }
+            let payload = self.masked(command, *role, &packet.payload);
+            packets.push(Seen { sequence: packet.sequence, role: *role, payload });
+        }
+        if command == com::PROCESS_INFO {
+            packets.iter_mut().for_each(|packet| packet.sequence = 0);
+        }
+        Exchange { step, command, shape: Some(response.shape), packets, end: None }
+    }
+
+    /// Takes out of a packet what may differ.
+    fn masked(&self, command: u8, role: Role, payload: &[u8]) -> Vec<u8> {
+        let mut payload = payload.to_vec();
+        match role {
+            Role::Text if command == com::STATISTICS => payload = b"statistics".to_vec(),
+            Role::AuthSwitch => payload.truncate(1),
+            Role::Err => payload = self.mask_ids(&payload),
+            Role::Ok | Role::ResultEnd | Role::DefinitionsEnd | Role::Eof if payload.len() == 5 => {
+                payload[4] &= !((status::SESSION_STATE_CHANGED >> 8) as u8);
+            }
+            Role::Ok | Role::ResultEnd | Role::Eof => payload = sort_variables(payload, self.raw.caps),
+            _ => {}
+        }
+        payload
+    }
+
+    /// `(17)` in an error's text becomes `(slot 2)`.
+    fn mask_ids(&self, payload: &[u8]) -> Vec<u8> {
+        let code = u16::from_le_bytes([payload[1], payload[2]]);
+        if ![1243, 1421].contains(&code) {
+            return payload.to_vec();
+        }
+        let mut text = String::from_utf8_lossy(payload).into_owned();
+        for (slot, id) in &self.ids {
+            text = text.replace(&format!("({id})"), &format!("(slot {slot})"));
+        }
+        text.into_bytes()
+    }
+
+    fn last_prepared(&self) -> Option<u32> {
+        let first = self.exchanges.last()?.packets.first()?;
+        let id: [u8; 4] = first.payload.get(1..5)?.try_into().ok()?;
+        (first.role == Role::Prepared).then(|| u32::from_le_bytes(id))
+    }
+
+    fn mask_prepared(&mut self, slot: Slot) {
+        let last = self.exchanges.last_mut().and_then(|exchange| exchange.packets.first_mut());
+        if let Some(packet) = last.filter(|packet| packet.role == Role::Prepared) {
+            packet.payload[1..5].copy_from_slice(&(slot as u32).to_le_bytes());
+        }
+    }
+}
+
+/// Brings an OK's tracked variables into an order. They are items of type 0 of one variable each;
+/// items of other types stay where they are, behind them.
+fn sort_variables(payload: Vec<u8>, caps: Caps) -> Vec<u8> {
+    let Some((head, items)) = split_items(&payload, caps) else { return payload };
+    let (mut variables, others): (Vec<_>, Vec<_>) =
+        items.into_iter().partition(|item| item.first() == Some(&0));
+    for variable in &mut variables {
+        // `SET timestamp = DEFAULT` reports the time.
+        if variable[2..].starts_with(b"\x09timestamp") {
+            *variable = b"timestamp".to_vec();
+        }
+    }
+    variables.sort();
+    let mut sorted = head;
+    sorted.extend(variables.concat());
+    sorted.extend(others.concat());
+    sorted
+}
+
+/// The bytes of an OK before its items, and each item.
+fn split_items(payload: &[u8], caps: Caps) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
+    use crate::decode::Cursor;
+    let mut at = Cursor::new(payload);
+    at.u8().ok()?;
+    at.lenenc().ok()?;
+    at.lenenc().ok()?;
+    let status = at.u16().ok()?;
+    if !caps.has(Caps::SESSION_TRACK) || status & status::SESSION_STATE_CHANGED == 0 {
+        return None;
+    }
+    at.u16().ok()?;
+    at.lenenc_bytes().ok()?;
+    let block = at.lenenc_bytes().ok()?;
+    let mut items = Vec::new();
+    let mut inner = Cursor::new(block);
+    while !inner.is_empty() {
+        let start = inner.rest();
+        inner.u8().ok()?;
+        inner.lenenc_bytes().ok()?;
+        items.push(start[..start.len() - inner.rest().len()].to_vec());
+    }
+    Some((payload[..payload.len() - block.len()].to_vec(), items))
+}
+
+impl Exchange {
+    fn broken(step: String, command: u8, error: &anyhow::Error) -> Self {
+        Self { step, command, shape: None, packets: Vec::new(), end: Some(cause(error)) }
+    }
+}
+
+/// How a step ends when the server has closed.
+const CLOSED: &str = "closed";
+
+/// The part of an error that is the same on both ways: which end it was, not the words around it.
+fn cause(error: &anyhow::Error) -> String {
+    if let Some(refused) = error.downcast_ref::<crate::ErrPacket>() {
+        return refused.to_string();
+    }
+    match error.downcast_ref::<std::io::Error>() {
+        Some(_) => CLOSED.into(),
+        None => format!("{error:#}"),
+    }
+}
+
+fn describe_payload(payload: &[u8]) -> String {
+    let first = payload.first().copied().unwrap_or(0xFF);
+    let text = String::from_utf8_lossy(&payload[1.min(payload.len())..payload.len().min(400)]).into_owned();
+    format!("{} {text:?} ({} bytes)", command::name(first), payload.len())
+}
+
+fn describe(step: &Step) -> String {
+    match step {
+        Step::Command(payload) => describe_payload(payload),
+        Step::LongData(slot, parameter, data) => {
+            format!("LongData({slot}, {parameter}, {} bytes)", data.len())
+        }
+        Step::Upload(sql, file) => format!("QUERY {sql:?} with a file of {} chunks", file.len()),
+        other => format!("{other:?}").chars().take(500).collect(),
+    }
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:3} {:?} {} bytes: ", self.sequence, self.role, self.payload.len())?;
+        let shown = &self.payload[..self.payload.len().min(160)];
+        shown.iter().try_for_each(|byte| write!(f, "{byte:02x} "))?;
+        write!(f, "{:?}", String::from_utf8_lossy(shown))
+    }
+}
+
+impl Transcript {
+    /// A step that was never answered, if there is one. Two sessions that hang alike are no success.
+    pub fn unanswered(&self) -> Option<String> {
+        let ends = self.0.iter().filter_map(|exchange| Some((&exchange.step, exchange.end.as_ref()?)));
+        ends.filter(|(_, end)| *end != CLOSED).map(|(step, end)| format!("{step}: {end}")).next()
+    }
+
+    /// The first difference to another transcript of the same session, for people; none if there is
+    /// none.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let (ours, theirs) = (&self.0, &other.0);
+        let at = (0..ours.len().max(theirs.len())).find(|i| ours.get(*i) != theirs.get(*i))?;
+        let mut text = format!("at step {at}");
+        for before in &ours[at.saturating_sub(6)..at.min(ours.len())] {
+            let _ = write!(text, "\n      {} -> {:?}", before.step, before.shape);
+        }
+        for (name, exchange) in [("directly", ours.get(at)), ("by the other way", theirs.get(at))] {
+            let Some(exchange) = exchange else {
+                let _ = write!(text, "\n  {name}: no such step");
+                continue;
+            };
+            let _ = write!(text, "\n  {name}: {} -> {:?} {:?}", exchange.step, exchange.shape, exchange.end);
+            let counterpart = if name == "directly" { theirs.get(at) } else { ours.get(at) };
+            let same = |i: usize| counterpart.and_then(|c| c.packets.get(i)) == exchange.packets.get(i);
+            let first = (0..exchange.packets.len()).find(|i| !same(*i)).unwrap_or(exchange.packets.len());
+            for packet in exchange.packets.iter().skip(first.saturating_sub(2)).take(5) {
+                let _ = write!(text, "\n      {packet:?}");
+            }
+        }
+        Some(text)
+    }
+}
+
+/// How often each command was answered in each shape under each pair of capabilities.
+#[derive(Default)]
+pub struct Coverage(BTreeMap<(u8, Shape), [u32; 4]>);
+
+impl Coverage {
+    /// Counts a session.
+    pub fn count(&mut self, session: &Session, transcript: &Transcript) {
+        let column = usize::from(session.deprecate_eof) + 2 * usize::from(session.session_track);
+        for exchange in &transcript.0 {
+            if let Some(shape) = exchange.shape.filter(|_| exchange.command != 0) {
+                self.0.entry((exchange.command, shape)).or_default()[column] += 1;
+            }
+        }
+    }
+
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        for (cell, counts) in &other.0 {
+            let sums = self.0.entry(*cell).or_default();
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+    }
+
+    /// The required cells that nothing fell into.
+    pub fn empty<'a>(&self, required: impl IntoIterator<Item = &'a (u8, Shape)>) -> Vec<String> {
+        let columns = ["neither", "DEPRECATE_EOF", "SESSION_TRACK", "both"];
+        let mut empty = Vec::new();
+        for (command, shape) in required {
+            let counts = self.0.get(&(*command, *shape)).copied().unwrap_or_default();
+            for (count, column) in counts.iter().zip(columns) {
+                if *count == 0 {
+                    empty.push(format!("{} {shape:?} with {column}", command::name(*command)));
+                }
+            }
+        }
+        empty
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:22}{:14}{:>9}{:>15}{:>15}{:>7}",
+            "command", "shape", "neither", "DEPRECATE_EOF", "SESSION_TRACK", "both"
+        )?;
+        for ((command, shape), [neither, eof, track, both]) in &self.0 {
+            let name = match command::name(*command) {
+                "UNKNOWN" => format!("unknown {command:#04x}"),
+                known => known.to_owned(),
+            };
+            let shape = format!("{shape:?}");
+            writeln!(f, "{name:22}{shape:14}{neither:>9}{eof:>15}{track:>15}{both:>7}")?;
+        }
+        Ok(())
+    }
+}
