@@ -71,6 +71,16 @@ async fn it_serves_ends_in_order_and_comes_back_as_the_same() -> Result<()> {
     let listed = shunt.ctl(&["cn", "list"]).await?;
     ensure!(listed["cns"][0]["name"] == "cn-1", "{listed}");
 
+    // A program's configuration can be applied as it is: shuntctl knows which keys are not for it.
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let blocks = std::fs::read_to_string(docs)?;
+    let whole: String = blocks.split("```").filter_map(|block| block.strip_prefix("yaml\n")).collect();
+    let file = shunt.folder().join("whole.yaml");
+    let other = "security: {}\nzone: a\ncn_account: { user: shunt, password_file: x }\n";
+    std::fs::write(&file, whole.replace("cn-1", "cn-a") + other)?;
+    let applied = shunt.ctl(&["apply", "-f", &file.display().to_string()]).await?;
+    ensure!(applied["changes"][0]["object"] == "group/tp", "{applied}");
+
     let status = shunt.plane("standalone").stop().await?;
     ensure!(status.success(), "{status}");
     let state = shunt.folder().join("store/data-plane");

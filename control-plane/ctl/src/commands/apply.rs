@@ -12,7 +12,7 @@ use std::path::Path;
 const MAX_STDIN: u64 = 64 << 20;
 
 /// The keys of the programs' configurations that are not intent: such a file may be applied too.
-const OTHER_KEYS: [&str; 10] = [
+const OTHER_KEYS: [&str; 11] = [
     "mysql",
     "api",
     "admin",
@@ -20,6 +20,7 @@ const OTHER_KEYS: [&str; 10] = [
     "security",
     "control",
     "state",
+    "zone",
     "cn_account",
     "cn_proxy_protocol",
     "limits",

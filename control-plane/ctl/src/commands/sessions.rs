@@ -5,7 +5,7 @@ use crate::args::Session;
 use crate::server::{Failure, PAGE, Server};
 use crate::table::{fields, table};
 use crate::words::{NONE, age, duration, or_none};
-use serde_json::json;
+use serde_json::{Value, json};
 use shunt_proto::pb;
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -18,7 +18,9 @@ pub(super) async fn run(server: &Server, command: &Session) -> Result<Answer, Fa
         }
         Session::Get { id } => {
             let session = server.call(sessions.get_session(pb::GetSessionRequest { id: *id })).await?;
-            Ok(Answer::message(&session, shown(&session)))
+            let mut answer = Answer::message(&session, shown(&session));
+            answer.json.iter_mut().for_each(with_absent);
+            Ok(answer)
         }
         Session::Kill { id, query } => {
             let request = pb::KillSessionRequest { id: *id, query_only: *query };
@@ -61,9 +63,19 @@ async fn list(server: &Server, cn: String, tenant: String) -> Result<Answer, Fai
         answer.notes.push(format!("data planes that did not answer: {}", unanswered.join(", ")));
     }
     if let Some(json) = &mut answer.json {
+        json["sessions"].as_array_mut().into_iter().flatten().for_each(with_absent);
         json["unanswered"] = json!(unanswered);
     }
     Ok(answer)
+}
+
+/// A session always has these fields: null while it is at work, and before its first move.
+fn with_absent(session: &mut Value) {
+    for field in ["idle", "lastMove"] {
+        if session.get(field).is_none() {
+            session[field] = Value::Null;
+        }
+    }
 }
 
 fn shown(session: &pb::Session) -> String {

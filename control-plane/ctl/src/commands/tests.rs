@@ -266,6 +266,8 @@ async fn a_session_list_says_who_did_not_answer() {
     let session = &json["sessions"][0];
     assert_eq!((&session["id"], &session["state"]), (&json!(1_073_741_824), &json!("idle")));
     assert_eq!(session["pinned"], json!(["temporary table"]));
+    let absent = |field: &str| session.get(field).is_some_and(serde_json::Value::is_null);
+    assert!(absent("idle") && absent("lastMove"), "{session}");
     assert!(answer.words.contains("a\\u{1b}[2J"), "{}", answer.words);
     let killed = run(&url, &["session", "kill", "1073741824"]).await.unwrap();
     assert_eq!((killed.words.as_str(), killed.json), ("session/1073741824 killed", None));
