@@ -41,6 +41,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, client: SocketA
     let closed = match welcome::log_in(plane, &mut stream, &enrolled.view).await {
         Ok(welcomed) => {
             plane.metrics.logged_in();
+            close_if_suspended(plane, &enrolled.view);
             let mut session = Session::new(Rc::clone(&worker), enrolled, stream, welcomed);
             let reason = session.run().await;
             session.close(reason).await
@@ -52,6 +53,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, client: SocketA
     };
     plane.metrics.closed(&closed);
     closed.log(begun.elapsed());
+}
+
+/// A tenant that was suspended while this login was under way: the order to close its sessions came too early.
+fn close_if_suspended(plane: &Plane, view: &View) {
+    let tenant = view.facts.borrow().tenant.clone();
+    let suspended = plane.routing.snapshot().is_some_and(|snapshot| snapshot.tenant(&tenant).suspended);
+    if suspended {
+        view.inbox.put(Order::Close(Farewell::Suspended(tenant)));
+    }
 }
 
 /// An id of this data plane's, given back when the session is gone.
