@@ -52,12 +52,7 @@ pub(crate) async fn run(
 }
 
 /// Probes `cn` until it serves, or is gone from the routing state. Gives it back.
-async fn until_it_serves(
-    cn: CnId,
-    routing: Arc<Routing>,
-    service: Service,
-    permits: Arc<Semaphore>,
-) -> CnId {
+async fn until_it_serves(cn: CnId, routing: Arc<Routing>, service: Service, permits: Arc<Semaphore>) -> CnId {
     let mut pause = FIRST_PAUSE;
     while routing.address(&cn).is_some() {
         let Ok(permit) = permits.acquire().await else { break };

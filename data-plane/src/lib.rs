@@ -93,31 +93,10 @@ pub async fn run(
     load_state(&plane, &state.join("routing"));
 
     let mut tasks = JoinSet::new();
-    for (n, mailbox) in mailboxes.into_iter().enumerate() {
-        let plane = Arc::clone(&plane);
-        let (ended, end) = oneshot::channel();
-        std::thread::Builder::new().name(format!("worker-{n}")).spawn(move || {
-            let run = worker::run(plane, mailbox);
-            // The process is ending where nobody hears it.
-            let _ = ended.send(run);
-        })?;
-        tasks.spawn(async move {
-            match end.await {
-                Ok(Ok(())) | Err(_) => "worker",
-                Ok(Err(_)) => "worker (no runtime)",
-            }
-        });
-    }
-    let probes = health::run(routing, service, to_probe);
-    tasks.spawn(async move {
-        probes.await;
-        "health"
-    });
+    carry_sessions(&mut tasks, &plane, mailboxes)?;
+    own(&mut tasks, "health", health::run(routing, service, to_probe));
     let client = Client::new(Arc::clone(&plane), kills, state.join("routing"));
-    tasks.spawn(async move {
-        client.run().await;
-        "routing client"
-    });
+    own(&mut tasks, "routing client", client.run());
     let stop_http = CancellationToken::new();
     let accepting = Arc::new(AtomicBool::new(false));
     let status = http::Status {
@@ -126,11 +105,10 @@ pub async fn run(
         accepting: Arc::clone(&accepting),
     };
     let http = http::run(status, admin, stop_http.clone());
-    tasks.spawn(async move {
+    own(&mut tasks, "http", async {
         if let Err(error) = http.await {
             tracing::error!(%error, "serve http");
         }
-        "http"
     });
     if let Some(bound) = bound {
         // Who does not listen does not want to know.
@@ -146,6 +124,41 @@ pub async fn run(
         }
     }
     stop_http.cancel();
+    Ok(())
+}
+
+/// Runs `task` as long as the process: its end is the process's, and is told by `name`.
+fn own(
+    tasks: &mut JoinSet<&'static str>,
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    tasks.spawn(async move {
+        task.await;
+        name
+    });
+}
+
+/// Starts a thread for each worker, and a task that ends when the thread does.
+fn carry_sessions(
+    tasks: &mut JoinSet<&'static str>,
+    plane: &Arc<Plane>,
+    mailboxes: Vec<worker::Mailbox>,
+) -> std::io::Result<()> {
+    for (n, mailbox) in mailboxes.into_iter().enumerate() {
+        let plane = Arc::clone(plane);
+        let (ended, end) = oneshot::channel();
+        std::thread::Builder::new().name(format!("worker-{n}")).spawn(move || {
+            let run = worker::run(plane, mailbox);
+            // The process is ending where nobody hears it.
+            let _ = ended.send(run);
+        })?;
+        own(tasks, "worker", async {
+            if let Ok(Err(error)) = end.await {
+                tracing::error!(%error, "start a worker's runtime");
+            }
+        });
+    }
     Ok(())
 }
 

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_cn_is_asked_for_what_the_client_chose() {
-        let cn = u64::MAX & !CLIENT_MYSQL;
+        let cn = !CLIENT_MYSQL;
         let old_client = PROTOCOL_41 | SECURE_CONNECTION;
         assert_eq!(for_cn(old_client, cn) & DEPRECATE_EOF, 0);
         assert_ne!(for_cn(old_client, cn) & SESSION_TRACK, 0);
