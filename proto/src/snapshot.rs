@@ -280,3 +280,6 @@ pub fn entry_hash(key: &str, mod_revision: u64, value: &[u8]) -> u64 {
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ (hash >> 33)
 }
+
+#[cfg(test)]
+mod tests;

@@ -302,3 +302,6 @@ pub fn route(
     causes.dedup();
     Err(Refusal::NoneUsable { labels: asked, causes })
 }
+
+#[cfg(test)]
+mod tests;
