@@ -11,8 +11,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Accepts MySQL clients, routes each session to a CN that its tenant and labels ask for, and forwards.
+///
+/// SIGTERM or SIGINT ends it in order; a second one ends it at once. RUST_LOG sets what is logged (default: info).
 #[derive(Debug, Parser)]
-#[command(name = "shunt-data", version, about)]
+#[command(name = "shunt-data", version)]
 struct Args {
     /// The configuration file, YAML.
     #[arg(long, value_name = "FILE")]
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
         }
     };
     if args.check {
-        println!("{}: ok", args.config.display());
+        println!("{}: valid", args.config.display());
         return ExitCode::SUCCESS;
     }
     init_log(args.log_format);
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
 
 fn init_log(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("SHUNT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -126,7 +126,7 @@ pub(crate) struct Register {
     /// A label of its own; repeated for several, or for several values of one
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label::change)]
     pub(crate) labels: Vec<Change>,
-    /// Where it stands; data planes of the same zone prefer it
+    /// Where it stands; kept and shown, not routed by yet
     #[arg(long)]
     pub(crate) zone: Option<String>,
     /// Its share of its group's sessions, relative to the others'
