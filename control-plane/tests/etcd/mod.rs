@@ -1,4 +1,5 @@
 //! A real etcd of one member on loopback, with a folder and ports of its own, killed by its process id.
+#![allow(dead_code, reason = "each test target uses a part of it")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
