@@ -34,9 +34,10 @@ impl Feed {
         Self { holds: have, sent: None, refused: None }
     }
 
-    /// Whether what it has is known, so that no snapshot is needed.
-    pub(crate) fn resumes(&self, view: &View) -> bool {
-        self.holds.as_ref().is_some_and(|have| view.history.delta(have, &view.snapshot).is_some())
+    /// The revision of what it has, where that is known, so that no snapshot is needed.
+    pub(crate) fn resumes(&self, view: &View) -> Option<u64> {
+        let have = self.holds.as_ref()?;
+        view.history.delta(have, &view.snapshot).map(|_| have.revision)
     }
 
     /// The frames to send now; none where it has the newest, or has yet to acknowledge.

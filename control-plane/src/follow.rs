@@ -31,13 +31,13 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(crate) async fn run(
     store: SharedStore,
     mut cluster: Cluster,
-    step: watch::Sender<Standing>,
+    standing: watch::Sender<Standing>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     loop {
         let ended = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            ended = follow(&store, &mut cluster, &step) => ended,
+            ended = follow(&store, &mut cluster, &standing) => ended,
         };
         let why = match ended {
             Ended::Lost(why) => why,
@@ -50,8 +50,8 @@ pub(crate) async fn run(
                 "the store has schema {schema}, and this release knows {SCHEMA}: use a newer release"
             ),
         };
-        step.send_if_modified(|step| {
-            let (worse, log) = match step {
+        standing.send_if_modified(|standing| {
+            let (worse, log) = match standing {
                 Standing::InStep => (Standing::Behind(why.clone()), true),
                 Standing::Behind(said) | Standing::Starting(said) if *said == why => return false,
                 Standing::Behind(_) => (Standing::Behind(why.clone()), false),
@@ -61,7 +61,7 @@ pub(crate) async fn run(
             if log {
                 tracing::warn!(why, "store is out of reach; what is known of it stays");
             }
-            *step = worse;
+            *standing = worse;
             true
         });
         tokio::select! {
@@ -79,7 +79,7 @@ enum Ended {
 }
 
 /// Loads once, and watches from there as long as it goes.
-async fn follow(store: &SharedStore, cluster: &mut Cluster, step: &watch::Sender<Standing>) -> Ended {
+async fn follow(store: &SharedStore, cluster: &mut Cluster, standing: &watch::Sender<Standing>) -> Ended {
     let lost = |error: StoreError| Ended::Lost(error.to_string());
     let (meta, loaded) = match identified(store).await {
         Ok(found) => found,
@@ -97,7 +97,7 @@ async fn follow(store: &SharedStore, cluster: &mut Cluster, step: &watch::Sender
     if let Err(other) = cluster.reset(&meta.id, loaded) {
         return Ended::Lost(other.to_string());
     }
-    if step.send_replace(Standing::InStep) != Standing::InStep {
+    if standing.send_replace(Standing::InStep) != Standing::InStep {
         tracing::info!(store = meta.id, revision, "in step with the store");
     }
     loop {

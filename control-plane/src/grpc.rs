@@ -43,7 +43,7 @@ pub(crate) struct Api {
     pub(crate) edits: Arc<Edits>,
     pub(crate) planes: Arc<Planes>,
     pub(crate) asking: Asking,
-    pub(crate) step: watch::Receiver<Standing>,
+    pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) store_kind: &'static str,
     pub(crate) metrics: Metrics,
     pub(crate) started: SystemTime,
@@ -76,7 +76,7 @@ impl Api {
         if view.synced() {
             return Ok(view);
         }
-        Err(Error::NotSynced(match &*self.step.borrow() {
+        Err(Error::NotSynced(match &*self.standing.borrow() {
             Standing::Starting(why) | Standing::Behind(why) => why.clone(),
             Standing::InStep => String::new(),
         }))

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Seen {
     pub(crate) cluster: ClusterWatch,
     pub(crate) planes: Arc<Planes>,
-    pub(crate) step: watch::Receiver<Standing>,
+    pub(crate) standing: watch::Receiver<Standing>,
     /// Whether the configuration's intent was looked at: before that an empty store is not yet what it is to be.
     pub(crate) seeded: watch::Receiver<bool>,
     pub(crate) metrics: Metrics,
@@ -42,7 +42,7 @@ async fn readyz(State(seen): State<Seen>) -> (StatusCode, String) {
     let why = if seen.stopping.is_cancelled() {
         "stopping".to_owned()
     } else {
-        match &*seen.step.borrow() {
+        match &*seen.standing.borrow() {
             Standing::InStep if *seen.seeded.borrow() => return (StatusCode::OK, "ready\n".to_owned()),
             Standing::InStep => "the store has not been filled yet".to_owned(),
             Standing::Starting(why) if why.is_empty() => "the store has not been read yet".to_owned(),
@@ -54,7 +54,7 @@ async fn readyz(State(seen): State<Seen>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(seen): State<Seen>) -> impl IntoResponse {
-    seen.metrics.look(&seen.cluster, &seen.planes, &seen.step);
+    seen.metrics.look(&seen.cluster, &seen.planes, &seen.standing);
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &seen.registry) {
         Ok(()) => {

@@ -1,7 +1,7 @@
 //! Shunt's control plane: keeps the intent in a store, and streams routing state to the data planes over gRPC.
 //!
-//! A fact reaches a data plane in one way only: store → watch ([`follow`]) → [`cluster`] → snapshot or delta
-//! ([`feed`]) → stream (`grpc/stream.rs`). [`run`] wires that up, in this order, and owns every task.
+//! A fact reaches a data plane in one way only: store → watch (`follow.rs`) → `cluster.rs` → snapshot or delta
+//! (`feed.rs`) → stream (`grpc/stream.rs`). [`run`] wires that up, in this order, and owns every task.
 //!
 //! Absent on purpose: MySQL, data planes' decisions, keys of clients.
 
@@ -32,13 +32,14 @@ pub use config::{Config, StoreConfig};
 use anyhow::Context as _;
 use follow::Standing;
 use prometheus_client::registry::Registry;
+use shunt_proto::intent::Intent;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use store::SharedStore;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -69,106 +70,122 @@ pub async fn run(
     let admin = listen(admin).await.context("HTTP")?;
     let at = Bound { api: api.local_addr()?, admin: admin.local_addr()? };
     let store = open(store).await?;
-
-    let (cluster, cluster_watch) = cluster::Cluster::new();
-    let (step, step_watch) = watch::channel(Standing::Starting(String::new()));
-    let (seeded, seeded_watch) = watch::channel(false);
-    let edits = Arc::new(edit::Edits::new(Arc::clone(&store), cluster_watch.clone()));
-    let planes = planes::Planes::new();
-    let mut registry = Registry::with_prefix("shunt_control");
-    let metrics = metrics::Metrics::new(&mut registry);
-    // In this order: first it is not ready any more, then streams and calls end, then what they were made of.
-    let [stopping, ending, over] = std::array::from_fn(|_| CancellationToken::new());
-    let streams = TaskTracker::new();
-
-    let seen = http::Seen {
-        cluster: cluster_watch.clone(),
-        planes: Arc::clone(&planes),
-        step: step_watch.clone(),
-        seeded: seeded_watch,
-        metrics: metrics.clone(),
-        registry: Arc::new(registry),
-        stopping: stopping.clone(),
-    };
-    let (router, health) = grpc::router(grpc::Api {
-        cluster: cluster_watch.clone(),
-        edits: Arc::clone(&edits),
-        planes: Arc::clone(&planes),
-        asking: asking::Asking::new(cluster_watch.clone(), Arc::clone(&planes)),
-        step: step_watch.clone(),
-        store_kind: store.kind(),
-        metrics,
-        started: SystemTime::now(),
-        shutdown: ending.clone(),
-        streams: streams.clone(),
-    });
-
-    let mut tasks = Tasks::default();
-    tasks.spawn("follow the store", follow::run(Arc::clone(&store), cluster, step, over.clone()));
-    tasks.spawn(
-        "reconcile",
-        reconcile::run(cluster_watch, Arc::clone(&edits), Arc::clone(&planes), over.clone()),
-    );
-    tasks.spawn("tell health", tell_health(health, step_watch.clone(), over.clone()));
-    tasks.spawn("seed", {
-        let over = over.clone();
-        async move {
-            tokio::select! {
-                () = over.cancelled() => {}
-                () = seed::run(&edits, &seeds, step_watch) => {
-                    seeded.send_replace(true);
-                    over.cancelled().await;
-                }
-            }
-            Ok(())
-        }
-    });
-    tasks.spawn("serve HTTP", {
-        let over = over.clone();
-        async move {
-            let serve = axum::serve(admin, http::router(seen)).into_future();
-            tokio::select! {
-                () = over.cancelled() => Ok(()),
-                served = serve => Ok(served?),
-            }
-        }
-    });
-    let calls = tokio::spawn({
-        let ending = ending.clone();
-        async move { router.serve_with_incoming_shutdown(incoming(api), ending.cancelled()).await }
-    });
-    tracing::info!(grpc = %at.api, http = %at.admin, store = store.kind(), "control plane is listening");
+    let kind = store.kind();
+    let mut running = Running::start(api, admin, store, seeds);
+    tracing::info!(grpc = %at.api, http = %at.admin, store = kind, "control plane is listening");
     if let Some(bound) = bound {
         let _ = bound.send(at);
     }
-
-    let mut calls = calls;
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
-        died = tasks.died() => Err(died),
-        served = &mut calls => Err(match served {
-            Ok(Ok(())) => anyhow::anyhow!("serve gRPC: ended"),
-            Ok(Err(error)) => anyhow::Error::new(error).context("serve gRPC"),
-            Err(error) => anyhow::Error::new(error).context("serve gRPC"),
-        }),
+        died = running.died() => Err(died),
     };
     tracing::info!("control plane is stopping");
-    stopping.cancel();
-    ending.cancel();
-    streams.close();
-    if tokio::time::timeout(ENDING, streams.wait()).await.is_err() {
-        tracing::warn!(streams = streams.len(), "streams were cut off");
-    }
-    // A client that keeps its connection does not keep this process.
-    if !calls.is_finished() && tokio::time::timeout(ENDING, &mut calls).await.is_err() {
-        calls.abort();
-        tracing::warn!("calls were cut off");
-    }
-    over.cancel();
-    tasks.end().await;
-    store.close().await;
+    running.stop().await;
     tracing::info!("control plane has stopped");
     ended
+}
+
+/// All that runs, and what ends it.
+struct Running {
+    store: SharedStore,
+    tasks: Tasks,
+    calls: JoinHandle<Result<(), tonic::transport::Error>>,
+    streams: TaskTracker,
+    end: Ends,
+}
+
+/// In this order: first it is not ready any more, then streams and calls end, then what they were made of.
+#[derive(Clone, Default)]
+struct Ends {
+    ready: CancellationToken,
+    calls: CancellationToken,
+    all: CancellationToken,
+}
+
+impl Running {
+    fn start(api: TcpListener, admin: TcpListener, store: SharedStore, seeds: Intent) -> Self {
+        let end = Ends::default();
+        let (writer, cluster) = cluster::Cluster::new();
+        let (standing_sender, standing) = watch::channel(Standing::Starting(String::new()));
+        let edits = Arc::new(edit::Edits::new(Arc::clone(&store), cluster.clone()));
+        let planes = planes::Planes::new();
+        let mut registry = Registry::with_prefix("shunt_control");
+        let metrics = metrics::Metrics::new(&mut registry);
+        let (seeded_sender, seeded) = watch::channel(false);
+        let streams = TaskTracker::new();
+        let seen = http::Seen {
+            cluster: cluster.clone(),
+            planes: Arc::clone(&planes),
+            standing: standing.clone(),
+            seeded,
+            metrics: metrics.clone(),
+            registry: Arc::new(registry),
+            stopping: end.ready.clone(),
+        };
+        let (router, health) = grpc::router(grpc::Api {
+            cluster: cluster.clone(),
+            edits: Arc::clone(&edits),
+            planes: Arc::clone(&planes),
+            asking: asking::Asking::new(cluster.clone(), Arc::clone(&planes)),
+            standing: standing.clone(),
+            store_kind: store.kind(),
+            metrics,
+            started: SystemTime::now(),
+            shutdown: end.calls.clone(),
+            streams: streams.clone(),
+        });
+
+        let mut tasks = Tasks::default();
+        let over = || end.all.clone();
+        tasks.spawn("follow the store", follow::run(Arc::clone(&store), writer, standing_sender, over()));
+        tasks.spawn("reconcile", reconcile::run(cluster, Arc::clone(&edits), planes, over()));
+        tasks.spawn("tell health", tell_health(health, standing.clone(), over()));
+        tasks.spawn("seed", seed::run(edits, seeds, standing, seeded_sender, over()));
+        tasks.spawn("serve HTTP", serve_http(admin, seen, over()));
+        // Its own handle: it ends before the others.
+        let calls = end.calls.clone();
+        let serve = router.serve_with_incoming_shutdown(incoming(api), calls.cancelled_owned());
+        Self { store, tasks, calls: tokio::spawn(serve), streams, end }
+    }
+
+    /// Waits until something ended that should not have. Cancel safe.
+    async fn died(&mut self) -> anyhow::Error {
+        tokio::select! {
+            died = self.tasks.died() => died,
+            served = &mut self.calls => match served {
+                Ok(Ok(())) => anyhow::anyhow!("serve gRPC: ended"),
+                Ok(Err(error)) => anyhow::Error::new(error).context("serve gRPC"),
+                Err(error) => anyhow::Error::new(error).context("serve gRPC"),
+            },
+        }
+    }
+
+    async fn stop(self) {
+        let Self { store, mut tasks, mut calls, streams, end } = self;
+        end.ready.cancel();
+        end.calls.cancel();
+        streams.close();
+        if tokio::time::timeout(ENDING, streams.wait()).await.is_err() {
+            tracing::warn!(streams = streams.len(), "streams were cut off");
+        }
+        // A client that keeps its connection does not keep this process.
+        if !calls.is_finished() && tokio::time::timeout(ENDING, &mut calls).await.is_err() {
+            calls.abort();
+            tracing::warn!("calls were cut off");
+        }
+        end.all.cancel();
+        tasks.end().await;
+        store.close().await;
+    }
+}
+
+async fn serve_http(listener: TcpListener, seen: http::Seen, over: CancellationToken) -> anyhow::Result<()> {
+    let serve = axum::serve(listener, http::router(seen)).into_future();
+    tokio::select! {
+        () = over.cancelled() => Ok(()),
+        served = serve => Ok(served?),
+    }
 }
 
 /// The tasks that must live as long as the process does.
@@ -232,7 +249,7 @@ fn incoming(listener: TcpListener) -> impl futures::Stream<Item = std::io::Resul
 /// Tells gRPC's health service: serving once the store was read, from then on from memory whatever the store does.
 async fn tell_health(
     health: tonic_health::server::HealthReporter,
-    mut step: watch::Receiver<Standing>,
+    mut standing: watch::Receiver<Standing>,
     over: CancellationToken,
 ) -> anyhow::Result<()> {
     use tonic_health::ServingStatus;
@@ -241,7 +258,7 @@ async fn tell_health(
     }
     tokio::select! {
         () = over.cancelled() => return Ok(()),
-        read = step.wait_for(|step| *step == Standing::InStep) => { read?; }
+        read = standing.wait_for(|standing| *standing == Standing::InStep) => { read?; }
     }
     for service in grpc::SERVICES {
         health.set_service_status(service, ServingStatus::Serving).await;

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     log(args.log_format);
+    raise_files();
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -67,6 +68,15 @@ fn log(format: LogFormat) {
     match format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),
+    }
+}
+
+/// Takes as many files as this process may: each data plane and each caller has a connection.
+fn raise_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "raise the limit on files");
     }
 }
 

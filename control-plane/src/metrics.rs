@@ -74,7 +74,7 @@ impl Metrics {
     }
 
     /// Takes what is known now into the gauges.
-    pub(crate) fn look(&self, cluster: &ClusterWatch, planes: &Planes, step: &watch::Receiver<Standing>) {
+    pub(crate) fn look(&self, cluster: &ClusterWatch, planes: &Planes, standing: &watch::Receiver<Standing>) {
         let snapshot = cluster.snapshot();
         let mut counts = [("cn", 0_i64), ("group", 0), ("tenant", 0)];
         let mut down = 0;
@@ -97,7 +97,7 @@ impl Metrics {
         self.revision.set(i64::try_from(snapshot.version().revision).unwrap_or(i64::MAX));
         self.data_planes.set(i64::try_from(planes.connected().len()).unwrap_or(i64::MAX));
         self.sessions.set(planes.totals().sessions.into());
-        self.in_step.set(i64::from(*step.borrow() == Standing::InStep));
+        self.in_step.set(i64::from(*standing.borrow() == Standing::InStep));
     }
 }
 

@@ -7,8 +7,10 @@ use crate::edit::{Edit, Edits};
 use crate::error::Error;
 use crate::follow::Standing;
 use shunt_proto::intent::Intent;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// Objects that the log line names.
 const NAMED: usize = 10;
@@ -22,11 +24,29 @@ enum Seeded {
     Differs(String),
 }
 
-/// Fills an empty store. Returns when that is settled. Cancel safe up to the write.
-pub(crate) async fn run(edits: &Edits, seeds: &Intent, mut step: watch::Receiver<Standing>) {
+/// Fills an empty store, tells `done` when that is settled, and then only waits for `over`.
+pub(crate) async fn run(
+    edits: Arc<Edits>,
+    seeds: Intent,
+    standing: watch::Receiver<Standing>,
+    done: watch::Sender<bool>,
+    over: CancellationToken,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = over.cancelled() => return Ok(()),
+        () = fill(&edits, &seeds, standing) => {}
+    }
+    done.send_replace(true);
+    over.cancelled().await;
+    Ok(())
+}
+
+/// Returns when the store was found filled, or was filled.
+async fn fill(edits: &Edits, seeds: &Intent, mut standing: watch::Receiver<Standing>) {
     loop {
-        if step.wait_for(|step| *step == Standing::InStep).await.is_err() {
-            return;
+        if standing.wait_for(|standing| *standing == Standing::InStep).await.is_err() {
+            // The follower is gone: the process ends.
+            std::future::pending::<()>().await;
         }
         match edits.make(|view| seeded(view, seeds)).await {
             Ok(done) => {

@@ -1,4 +1,5 @@
 //! One suite for both stores: what is true of one is true of the other. Then what only one of them can go through.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod etcd;
 

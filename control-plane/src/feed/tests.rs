@@ -62,7 +62,7 @@ fn a_snapshot_first_and_merged_deltas_then() {
     store.cn("cn-1", "a");
     let mut state = RoutingSnapshot::default();
     let mut feed = Feed::new(None);
-    assert!(!feed.resumes(&store.watch.view()));
+    assert_eq!(feed.resumes(&store.watch.view()), None);
     assert_eq!(take(&mut state, feed.next(&store.watch.view())), "snapshot");
     for i in 0..50 {
         store.cn("cn-1", &format!("z{i}"));
@@ -88,11 +88,11 @@ fn what_is_known_is_resumed() {
     let have = store.watch.snapshot().version().clone();
     let mut state = store.watch.snapshot().as_ref().clone();
     let mut feed = Feed::new(Some(have.clone()));
-    assert!(feed.resumes(&store.watch.view()));
+    assert_eq!(feed.resumes(&store.watch.view()), Some(have.revision));
     assert!(feed.next(&store.watch.view()).is_empty());
     store.cn("cn-2", "a");
     let mut feed = Feed::new(Some(have.clone()));
-    assert!(feed.resumes(&store.watch.view()));
+    assert_eq!(feed.resumes(&store.watch.view()), Some(have.revision));
     assert_eq!(take(&mut state, feed.next(&store.watch.view())), "delta");
     for other in [
         Version { digest: have.digest ^ 1, ..have.clone() },
@@ -100,7 +100,7 @@ fn what_is_known_is_resumed() {
         Version { revision: 99, ..have },
     ] {
         let mut feed = Feed::new(Some(other));
-        assert!(!feed.resumes(&store.watch.view()));
+        assert_eq!(feed.resumes(&store.watch.view()), None);
         assert_eq!(take(&mut RoutingSnapshot::default(), feed.next(&store.watch.view())), "snapshot");
     }
 }

@@ -142,7 +142,7 @@ fn status(api: &Api) -> pb::Status {
         store_id: snapshot.version().store_id.clone(),
         revision: snapshot.version().revision,
         store: api.store_kind.to_owned(),
-        store_problem: match &*api.step.borrow() {
+        store_problem: match &*api.standing.borrow() {
             Standing::InStep => String::new(),
             Standing::Starting(why) if why.is_empty() => "not read yet".to_owned(),
             Standing::Starting(why) | Standing::Behind(why) => why.clone(),

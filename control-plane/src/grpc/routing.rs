@@ -5,7 +5,7 @@ use super::{Api, status::status};
 use crate::blocks;
 use crate::error::Error;
 use crate::feed::Feed;
-use crate::planes::Newcomer;
+use crate::planes::{Enrolled, Newcomer};
 use shunt_proto::pb::{self, control_frame::Frame, data_plane_frame};
 use shunt_proto::snapshot::Version;
 use std::time::Duration;
@@ -52,35 +52,34 @@ async fn serve(
     outgoing: &mpsc::Sender<Result<pb::ControlFrame, Status>>,
     from: &str,
 ) -> Result<(), Error> {
-    let hello = tokio::select! {
-        () = api.shutdown.cancelled() => return Err(Error::Stopping),
-        hello = tokio::time::timeout(HELLO, incoming.message()) => hello,
-    };
-    let hello = match hello.map(|hello| hello.map(|frame| frame.and_then(|frame| frame.frame))) {
-        Ok(Ok(Some(data_plane_frame::Frame::Hello(hello)))) => hello,
-        Ok(Ok(Some(_))) => return Err(Error::Protocol("the first frame is not a hello".to_owned())),
-        // It hung up.
-        Ok(Ok(None) | Err(_)) => return Ok(()),
-        Err(_) => return Err(Error::Protocol(format!("no hello within {} s", HELLO.as_secs()))),
-    };
-    let pb::Hello { data_plane_id: id, incarnation, version, have, first_session_id, zone: _ } = hello;
+    let Some(hello) = hello(api, &mut incoming).await? else { return Ok(()) };
+    let pb::Hello { data_plane_id: id, incarnation, version, have, first_session_id: before, zone: _ } =
+        hello;
     shunt_proto::cn::check_name(&id).map_err(|problem| Error::Protocol(format!("data plane's {problem}")))?;
     let version: String = version.chars().filter(|c| !c.is_control()).take(64).collect();
-    let have = have.map(Version::from);
 
     // Before the store was read there is nothing to tell, and an empty state would be a lie.
-    api.view()?;
-    let revision = have.as_ref().map_or(0, |have| have.revision);
+    let view = api.view()?;
+    let feed = Feed::new(have.map(Version::from));
+    // What it has counts as acknowledged only where it is a state of this store.
+    let revision = feed.resumes(&view).unwrap_or(0);
     let newcomer = Newcomer { id: id.clone(), incarnation, version: version.clone(), revision };
     let mut enrolled = api.planes.enrol(newcomer)?;
-    let claimed = api.edits.make(|view| blocks::claim(view, &id, &version, first_session_id));
-    let claimed = tokio::select! {
-        () = enrolled.superseded.cancelled() => return Err(Error::Superseded(id)),
-        claimed = tokio::time::timeout(super::CALL, claimed) => claimed,
+    let block = match claim(api, &enrolled, &version, before).await {
+        Ok(block) => block,
+        Err(error) => {
+            drop(enrolled);
+            // One that the store does not know leaves no trace, however many of its kind come.
+            if !api.cluster.view().planes.contains_key(&id) {
+                api.planes.forget(&id);
+            }
+            return Err(error);
+        }
     };
-    let block = claimed.map_err(|_| Error::Late(super::CALL.as_secs()))??.answer;
-    let feed = Feed::new(have);
-    let resumed = feed.resumes(&*api.view()?);
+    if before != 0 && before != block {
+        tracing::warn!(data_plane = id, before, block, "its block of session ids is another one's by now");
+    }
+    let resumed = feed.resumes(&*api.view()?).is_some();
     let welcome = pb::Welcome { first_session_id: block, report_interval_ms: REPORT_INTERVAL_MS, resumed };
     tracing::info!(data_plane = id, from, incarnation, version, resumed, block, "data plane connected");
     let ended =
@@ -88,4 +87,34 @@ async fn serve(
     let why = ended.as_ref().map_or_else(ToString::to_string, |why| (*why).to_owned());
     tracing::info!(data_plane = id, from, why, "data plane disconnected");
     ended.map(|_| ())
+}
+
+/// The first frame; none: it hung up.
+async fn hello(api: &Api, incoming: &mut Streaming<pb::DataPlaneFrame>) -> Result<Option<pb::Hello>, Error> {
+    let first = tokio::select! {
+        () = api.shutdown.cancelled() => return Err(Error::Stopping),
+        first = tokio::time::timeout(HELLO, incoming.message()) => first,
+    };
+    match first {
+        Ok(Ok(Some(pb::DataPlaneFrame { frame: Some(data_plane_frame::Frame::Hello(hello)) }))) => {
+            Ok(Some(hello))
+        }
+        Ok(Ok(Some(_))) => Err(Error::Protocol("the first frame is not a hello".to_owned())),
+        Ok(Ok(None) | Err(_)) => Ok(None),
+        Err(_) => Err(Error::Protocol(format!("no hello within {} s", HELLO.as_secs()))),
+    }
+}
+
+/// The data plane's block of session ids.
+async fn claim(api: &Api, enrolled: &Enrolled, version: &str, before: u32) -> Result<u32, Error> {
+    let id = enrolled.id();
+    let claimed = api.edits.make(|view| blocks::claim(view, id, version, before));
+    tokio::select! {
+        () = api.shutdown.cancelled() => Err(Error::Stopping),
+        () = enrolled.superseded.cancelled() => Err(Error::Superseded(id.to_owned())),
+        claimed = tokio::time::timeout(super::CALL, claimed) => match claimed {
+            Ok(claimed) => Ok(claimed?.answer),
+            Err(_) => Err(Error::Late(super::CALL.as_secs())),
+        },
+    }
 }

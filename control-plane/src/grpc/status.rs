@@ -14,21 +14,31 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) fn status(error: &Error) -> Status {
     let Told { code, reason, about } = told(error);
     let about: HashMap<String, String> =
-        about.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        about.into_iter().map(|(key, value)| (key.to_owned(), short(value))).collect();
+    let message = short(&error.to_string());
     let mut details = ErrorDetails::with_error_info(reason, "shunt", about);
     match error {
         Error::Invalid(invalid) => {
-            details.add_bad_request_violation(&invalid.field, &invalid.problem);
+            details.add_bad_request_violation(&invalid.field, short(&invalid.problem));
         }
         Error::NoGroup { .. } => {
-            details.add_bad_request_violation("cn.group", error.to_string());
+            details.add_bad_request_violation("cn.group", &message);
         }
         _ => {}
     }
     if code == Code::Unavailable {
         details.set_retry_info(Some(RETRY));
     }
-    Status::with_error_details(code, error.to_string(), details)
+    Status::with_error_details(code, message, details)
+}
+
+/// A status travels in headers, which are small, and what it says may come from a caller.
+fn short(text: &str) -> String {
+    const LONGEST: usize = 300;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// What is told of an error: its code, its reason, and what it is about.

@@ -23,6 +23,9 @@ const KILLS: usize = 64;
 /// Frames that wait for a data plane to read; with more, it is not read from either.
 const OUTBOX: usize = 256;
 
+/// CNs, and tenants, of one report. All of them are kept.
+const REPORTED: usize = 50_000;
+
 type Incoming = Streaming<pb::DataPlaneFrame>;
 type Outgoing = mpsc::Sender<Result<pb::ControlFrame, Status>>;
 
@@ -132,7 +135,7 @@ impl<'a> Stream<'a> {
         use data_plane_frame::Frame as Heard;
         match frame.frame {
             Some(Heard::Ack(pb::Ack { revision, refused })) => self.acked(revision, &refused),
-            Some(Heard::Report(report)) => self.enrolled.reported(report_from_pb(report)),
+            Some(Heard::Report(report)) => self.enrolled.reported(report_from_pb(report)?),
             Some(Heard::Answer(answer)) => self.answered(answer),
             Some(Heard::Kill(kill)) => self.kill(kill),
             Some(Heard::Hello(_)) => return Err(Error::Protocol("a second hello".to_owned())),
@@ -195,16 +198,19 @@ impl<'a> Stream<'a> {
     }
 }
 
-fn report_from_pb(report: pb::Report) -> Report {
+fn report_from_pb(report: pb::Report) -> Result<Report, Error> {
+    if report.cns.len() > REPORTED || report.tenants.len() > REPORTED {
+        return Err(Error::Protocol(format!("a report of more than {REPORTED} CNs or tenants")));
+    }
     let on = |on: pb::CnReport| {
         let health = on.health().into();
         let reason = on.reason.chars().take(200).collect();
         (on.cn, OnCn { sessions: on.sessions, health, reason })
     };
-    Report {
+    Ok(Report {
         sequence: report.sequence,
         revision: report.revision,
         cns: report.cns.into_iter().map(on).collect(),
         tenants: report.tenants.into_iter().map(|tenant| (tenant.tenant, tenant.sessions)).collect(),
-    }
+    })
 }

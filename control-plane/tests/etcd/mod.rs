@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -12,28 +13,16 @@ use tokio::time::Instant;
 pub(crate) struct Etcd {
     child: Child,
     port: u16,
-    _folder: TempDir,
+    peer: u16,
+    folder: TempDir,
 }
 
 impl Etcd {
     /// Starts one. None, with a message: it is not installed, and no test run requires it.
     pub(crate) fn start() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let (client, peer) = (free_port(), free_port());
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let child = Command::new("etcd")
-            .args(["--name", "one", "--log-outputs", "stderr", "--logger", "zap"])
-            .arg("--data-dir")
-            .arg(folder.path().join("etcd"))
-            .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
-            .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
-            .args(["--initial-cluster", &format!("one={}", url(peer))])
-            // Debian's unit sets these for its own etcd.
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
+        let (port, peer) = (free_port(), free_port());
+        let child = spawn(folder.path(), port, peer);
         let child = match child {
             Ok(child) => child,
             Err(error) => {
@@ -43,7 +32,7 @@ impl Etcd {
                 return None;
             }
         };
-        let etcd = Self { child, port: client, _folder: folder };
+        let etcd = Self { child, port, peer, folder };
         etcd.wait();
         Some(etcd)
     }
@@ -76,6 +65,28 @@ impl Etcd {
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// A copy of its folder as it is when it is killed. It is started again.
+    pub(crate) fn backup(&mut self) -> TempDir {
+        self.kill();
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&self.folder.path().join("etcd"), &copy.path().join("etcd"));
+        self.start_again();
+        copy
+    }
+
+    /// Puts a copy in place of what it has, as a restore does: everything is as it was, the revision too.
+    pub(crate) fn restore(&mut self, copy: &TempDir) {
+        self.kill();
+        std::fs::remove_dir_all(self.folder.path().join("etcd")).unwrap();
+        copy_folder(&copy.path().join("etcd"), &self.folder.path().join("etcd"));
+        self.start_again();
+    }
+
+    fn start_again(&mut self) {
+        self.child = spawn(self.folder.path(), self.port, self.peer).unwrap();
+        self.wait();
     }
 
     /// Ends it at once.
@@ -114,6 +125,35 @@ impl Etcd {
 impl Drop for Etcd {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+fn spawn(folder: &Path, client: u16, peer: u16) -> std::io::Result<Child> {
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    Command::new("etcd")
+        .args(["--name", "one", "--log-outputs", "stderr", "--logger", "zap"])
+        .arg("--data-dir")
+        .arg(folder.join("etcd"))
+        .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
+        .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
+        .args(["--initial-cluster", &format!("one={}", url(peer))])
+        // Debian's unit sets these for its own etcd.
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
     }
 }
 

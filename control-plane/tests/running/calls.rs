@@ -480,3 +480,20 @@ async fn reflection_and_health() {
     }
     control.stop().await;
 }
+
+/// Statuses travel in headers, and those have a limit.
+#[tokio::test]
+async fn what_is_too_long_is_still_refused_properly() {
+    let folder = tempdir().unwrap();
+    let control = Control::start(folder.path()).await;
+    let long = "ä".repeat(100_000);
+    refused(control.find(&long).await, Code::NotFound, "CN_NOT_FOUND");
+    refused(create(&control, cn("cn-1", &long)).await, Code::InvalidArgument, "INVALID");
+    let nowhere = pb::Cn { group: long.clone(), ..cn("cn-1", "h:1") };
+    refused(create(&control, nowhere).await, Code::InvalidArgument, "INVALID");
+    let request = pb::ListCnsRequest { page_token: long.clone(), ..Default::default() };
+    refused(control.cns().list_cns(request).await, Code::InvalidArgument, "INVALID");
+    let request = pb::UpdateCnRequest { cn: Some(cn("cn-1", "")), update_mask: mask(&[&long]) };
+    refused(control.cns().update_cn(request).await, Code::InvalidArgument, "INVALID");
+    control.stop().await;
+}

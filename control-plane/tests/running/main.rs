@@ -1,4 +1,5 @@
 //! Tests of a control plane that runs in this process: the calls, the stream, its ends.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod apply;
 mod calls;

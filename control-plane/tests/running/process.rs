@@ -237,3 +237,51 @@ async fn two_replicas_write_at_the_same_time() {
     one.stop().await;
     two.stop().await;
 }
+
+/// A restored etcd has the same ids and an older revision, and goes on from there with another content.
+#[tokio::test]
+async fn an_etcd_that_is_restored_under_it() {
+    let Some(mut etcd) = tokio::task::spawn_blocking(Etcd::start).await.unwrap() else { return };
+    let store = StoreConfig::Etcd { endpoints: vec![etcd.endpoint()], prefix: "/shunt".into() };
+    let control = Control::run(store, Intent::default()).await;
+    control.ready().await;
+    control.cn("cn-1", "h:1", "").await;
+    let (mut etcd, copy) = tokio::task::spawn_blocking(move || {
+        let copy = etcd.backup();
+        (etcd, copy)
+    })
+    .await
+    .unwrap();
+    let put = async |name: &str, port: u16| {
+        eventually("a CN is written", || async {
+            let cn = pb::Cn { name: name.into(), address: format!("h:{port}"), ..Default::default() };
+            control.cns().create_cn(pb::CreateCnRequest { cn: Some(cn) }).await.is_ok()
+        })
+        .await;
+    };
+    put("after-the-backup", 2).await;
+    put("and-this", 3).await;
+    let mut plane = FakePlane::new(control.channel(), "dp-1").await;
+    assert_eq!(plane.state.cns().count(), 3);
+    let before = plane.state.version().clone();
+    let _etcd = tokio::task::spawn_blocking(move || {
+        etcd.restore(&copy);
+        etcd
+    })
+    .await
+    .unwrap();
+    // The data plane is told of the older state as a whole, and of what is written on top of it.
+    assert_eq!(plane.take().await, Took::Snapshot);
+    assert_eq!(plane.state.cns().count(), 1);
+    assert!(plane.state.version().revision < before.revision);
+    put("after-the-restore", 4).await;
+    while plane.state.cns().count() < 2 {
+        plane.take().await;
+    }
+    let names: Vec<String> = plane.state.cns().map(|cn| cn.name().to_string()).collect();
+    assert_eq!(names, ["after-the-restore", "cn-1"]);
+    // A data plane that missed all of that, and holds what was lost: its digest is nobody's.
+    let late = FakePlane::hello_with(control.channel(), "dp-2", 1, Default::default(), Some(before)).await;
+    assert!(!late.unwrap().welcome.resumed);
+    control.stop().await;
+}
