@@ -1,13 +1,17 @@
 //! Runs random sessions and compares what two servers, or two ways to one, answered: packet for
 //! packet, but for what cannot be the same.
 //!
-//! What may differ: connection ids, ids of statements, salts, the text of COM_STATISTICS, rows of the
-//! process list, the order of tracked variables in an OK, the time that `SET timestamp = DEFAULT` reports, and the bit SERVER_SESSION_STATE_CHANGED in
-//! EOF packets, where it says nothing that a client could use.
+//! What may differ:
+//! - connection ids, ids of statements, salts, the text of COM_STATISTICS, rows of the process list;
+//! - the order of tracked variables in an OK, and the time that `SET timestamp = DEFAULT` reports;
+//! - an OK's block of items without any item, which says what no block says;
+//! - the items of the first OK after a COM_CHANGE_USER was refused: a server resets the session then,
+//!   and tells of it only there;
+//! - the bit SERVER_SESSION_STATE_CHANGED in EOF packets, where it says nothing that a client can use.
 
 use crate::caps::Caps;
 use crate::command::{self, com};
-use crate::decode::status;
+use crate::decode::{Cursor, status};
 use crate::login::Login;
 use crate::mariadb::MariaDb;
 use crate::packet::Packet;
@@ -108,7 +112,7 @@ pub async fn run(way: Way, session: &Session) -> Transcript {
         .deprecate_eof(session.deprecate_eof)
         .session_track(session.session_track);
     let mut player = match Raw::login(address, &login).await {
-        Ok(raw) => Player { raw, ids: HashMap::new(), exchanges: Vec::new() },
+        Ok(raw) => Player { raw, ids: HashMap::new(), exchanges: Vec::new(), refused: false },
         Err(error) => return Transcript(vec![Exchange::broken("LOGIN".into(), 0, &error)]),
     };
     player.welcome();
@@ -124,6 +128,8 @@ struct Player {
     raw: Raw,
     ids: HashMap<Slot, u32>,
     exchanges: Vec<Exchange>,
+    /// A COM_CHANGE_USER was refused, and no OK came since.
+    refused: bool,
 }
 
 impl Player {
@@ -198,6 +204,11 @@ impl Player {
             Err(error) => Exchange::broken(step, command, &error),
         };
         let goes_on = exchange.end.is_none();
+        let told = exchange.packets.iter().any(|p| matches!(p.role, Role::Ok | Role::ResultEnd));
+        self.refused = match exchange.shape {
+            Some(Shape::SwitchErr) => true,
+            _ => self.refused && !told,
+        };
         self.exchanges.push(exchange);
         goes_on
     }
@@ -262,7 +273,9 @@ impl Player {
             Role::Ok | Role::ResultEnd | Role::DefinitionsEnd | Role::Eof if payload.len() == 5 => {
                 payload[4] &= !((status::SESSION_STATE_CHANGED >> 8) as u8);
             }
-            Role::Ok | Role::ResultEnd | Role::Eof => payload = sort_variables(payload, self.raw.caps),
+            Role::Ok | Role::ResultEnd | Role::Eof => {
+                payload = sort_variables(payload, self.raw.caps, !self.refused);
+            }
             _ => {}
         }
         payload
@@ -295,12 +308,21 @@ impl Player {
     }
 }
 
-/// Brings an OK's tracked variables into an order. They are items of type 0 of one variable each;
-/// items of other types stay where they are, behind them.
-fn sort_variables(payload: Vec<u8>, caps: Caps) -> Vec<u8> {
-    let Some((head, items)) = split_items(&payload, caps) else { return payload };
+/// Brings an OK's tracked variables into an order, or takes all items out. The items of variables have
+/// one variable each; those of other types stay where they are, behind them. A block without any item
+/// says what no block says.
+fn sort_variables(payload: Vec<u8>, caps: Caps, keep: bool) -> Vec<u8> {
+    let Some(Parts { mut head, info, items }) = parts(&payload, caps) else { return payload };
     let (mut variables, others): (Vec<_>, Vec<_>) =
-        items.into_iter().partition(|item| item.first() == Some(&0));
+        items.into_iter().filter(|_| keep).partition(|item| item.first() == Some(&0));
+    if variables.is_empty() && others.is_empty() {
+        let status = head.len() - 3;
+        head[status] &= !((status::SESSION_STATE_CHANGED >> 8) as u8);
+        if info != [0] {
+            head.extend(info);
+        }
+        return head;
+    }
     for variable in &mut variables {
         // `SET timestamp = DEFAULT` reports the time.
         if variable[2..].starts_with(b"\x09timestamp") {
@@ -308,16 +330,22 @@ fn sort_variables(payload: Vec<u8>, caps: Caps) -> Vec<u8> {
         }
     }
     variables.sort();
-    let mut sorted = head;
-    sorted.extend(variables.concat());
-    sorted.extend(others.concat());
-    sorted
+    [head, info, variables.concat(), others.concat()].concat()
 }
 
-/// The bytes of an OK before its items, and each item.
-fn split_items(payload: &[u8], caps: Caps) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
-    use crate::decode::Cursor;
+/// An OK with session state, taken apart.
+struct Parts {
+    /// Up to the number of warnings.
+    head: Vec<u8>,
+    /// The info, with its length.
+    info: Vec<u8>,
+    /// The items, each with its type.
+    items: Vec<Vec<u8>>,
+}
+
+fn parts(payload: &[u8], caps: Caps) -> Option<Parts> {
     let mut at = Cursor::new(payload);
+    let read = |at: &Cursor<'_>| payload.len() - at.rest().len();
     at.u8().ok()?;
     at.lenenc().ok()?;
     at.lenenc().ok()?;
@@ -326,17 +354,18 @@ fn split_items(payload: &[u8], caps: Caps) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
         return None;
     }
     at.u16().ok()?;
+    let head = payload[..read(&at)].to_vec();
     at.lenenc_bytes().ok()?;
-    let block = at.lenenc_bytes().ok()?;
+    let info = payload[head.len()..read(&at)].to_vec();
+    let mut inner = Cursor::new(at.lenenc_bytes().ok()?);
     let mut items = Vec::new();
-    let mut inner = Cursor::new(block);
     while !inner.is_empty() {
         let start = inner.rest();
         inner.u8().ok()?;
         inner.lenenc_bytes().ok()?;
         items.push(start[..start.len() - inner.rest().len()].to_vec());
     }
-    Some((payload[..payload.len() - block.len()].to_vec(), items))
+    Some(Parts { head, info, items })
 }
 
 impl Exchange {

@@ -204,6 +204,20 @@ impl MariaDb {
         .await
     }
 
+    /// Makes the account that Shunt itself has on a CN, with the grants that its README names, and
+    /// nothing more: user `shunt`, password `shunt`.
+    ///
+    /// # Errors
+    /// The server refused.
+    pub async fn service_account(&self) -> Result<()> {
+        self.run(&[
+            "CREATE OR REPLACE USER shunt@'%' IDENTIFIED BY 'shunt'",
+            "GRANT PROCESS, CONNECTION ADMIN ON *.* TO shunt@'%'",
+            "GRANT SELECT ON mysql.global_priv TO shunt@'%'",
+        ])
+        .await
+    }
+
     /// Stops it where it is (SIGSTOP), and waits until all of it stands: connections stay, nothing
     /// answers.
     ///

@@ -286,7 +286,6 @@ pub(crate) const SUBSCRIPTIONS: &[&str] = &[
     "SET session_track_transaction_info = 'STATE'",
     "SET session_track_transaction_info = 'CHARACTERISTICS'",
     "SET session_track_transaction_info = OFF",
-    "SELECT @@session_track_system_variables, @@session_track_state_change, @@session_track_schema",
 ];
 
 /// To be prepared as binary statements, with how many parameters.

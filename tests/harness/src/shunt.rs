@@ -163,10 +163,9 @@ fn merge(into: &mut Value, from: &Value) {
 }
 
 /// The keys that shunt-control takes beside its addresses.
-const CONTROL: &[&str] = &["admin", "api", "groups", "policy", "security", "store", "tenants", "limits"];
+const CONTROL: &[&str] = &["admin", "api", "groups", "policy", "security", "store", "tenants"];
 /// The keys that shunt-data takes beside its addresses.
-const DATA: &[&str] =
-    &["admin", "cn_account", "cn_proxy_protocol", "limits", "mysql", "state", "allow_remote"];
+const DATA: &[&str] = &["admin", "cn_account", "cn_proxy_protocol", "limits", "mysql", "state"];
 
 /// One program of a running Shunt.
 pub struct Plane {
@@ -204,9 +203,6 @@ impl Plane {
     }
 
     fn control(folder: &TempDir, setup: &Setup, api: SocketAddr) -> Result<Self> {
-        let mut setup = setup.clone();
-        // Limits are the data planes'.
-        setup.config.remove("limits");
         let own = json!({
             "api": { "listen": api.to_string() },
             "admin": { "control": loopback().to_string() },

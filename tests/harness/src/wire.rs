@@ -207,6 +207,15 @@ impl Raw {
         self.receive_with(&[], "").await
     }
 
+    /// Receives the response to a command whose bytes were sent as they are.
+    ///
+    /// # Errors
+    /// The connection failed, or the server sent what no server may.
+    pub async fn receive_for(&mut self, command: u8) -> Result<Response> {
+        self.pending.push_back(command);
+        self.receive().await
+    }
+
     /// As `receive`; a file that the server asks for consists of these chunks, and an authentication
     /// is answered with this password.
     ///

@@ -10,7 +10,7 @@ use shunt_harness::differential::{Coverage, Way, make_accounts, run, set_up, tea
 use shunt_harness::fault_proxy::{FaultProxy, Mutation};
 use shunt_harness::packet::Packet;
 use shunt_harness::random_session::{Session, Surface};
-use shunt_harness::{Login, MariaDb, Raw, Shape, com, patience};
+use shunt_harness::{Login, MariaDb, Raw, Setup, Shape, Shunt, com, patience};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,7 +132,8 @@ impl<'a> Comparison<'a> {
         let whole = seeds.len() >= 500;
         let (coverage, differences) = self.run(seeds).await?;
         println!("{coverage}");
-        let first: Vec<_> = differences.iter().take(3).map(String::as_str).collect();
+        let first: Vec<_> =
+            differences.iter().take(number("SHOW").unwrap_or(3) as usize).map(String::as_str).collect();
         ensure!(differences.is_empty(), "{} sessions differ:\n{}", differences.len(), first.join("\n\n"));
         let required = REQUIRED.iter().chain(REQUIRED_BULK.iter().filter(|_| self.surface.bulk));
         let empty = coverage.empty(required);
@@ -160,6 +161,28 @@ async fn cn(trackers: bool) -> Result<MariaDb> {
 async fn a_cn_does_not_differ_from_itself() -> Result<()> {
     let cn = cn(true).await?;
     Comparison::new(&cn, cn.address(), patience()).await?.must_agree(seeds(100)).await
+}
+
+/// A Shunt in front of this CN alone.
+async fn shunt(cn: &MariaDb) -> Result<Shunt> {
+    cn.service_account().await?;
+    Setup::new().cn("cn-1", cn.address()).cn_account("shunt", "shunt").standalone().await
+}
+
+/// Through Shunt, where the CN tells every client of every change (the trackers are on globally).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shunt_does_not_differ_from_its_cn() -> Result<()> {
+    let cn = cn(true).await?;
+    let shunt = shunt(&cn).await?;
+    Comparison::new(&cn, shunt.address(), patience()).await?.must_agree(seeds(500)).await
+}
+
+/// Through Shunt, where the CN is as MariaDB comes, and Shunt switches the trackers on in each login.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shunt_does_not_differ_from_a_cn_as_it_comes() -> Result<()> {
+    let cn = cn(false).await?;
+    let shunt = shunt(&cn).await?;
+    Comparison::new(&cn, shunt.address(), patience()).await?.must_agree(seeds(500)).await
 }
 
 fn is_ok(packet: &Packet) -> bool {
