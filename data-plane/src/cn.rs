@@ -73,12 +73,25 @@ impl CnError {
             | Self::Incapable(_) => true,
         }
     }
+
+    /// Whether nobody is to be sent there for now. What a CN says to one login (an `init_connect` that fails, 1184)
+    /// sends that login elsewhere and concerns no other.
+    pub(crate) fn puts_cn_down(&self) -> bool {
+        match self {
+            Self::Refused(err) => cannot_serve(err),
+            other => other.is_of_the_cn(),
+        }
+    }
 }
 
-/// Too many connections, not ready (a Galera node out of its primary component), shutting down, host blocked, and
-/// every other error of the connection.
-pub(crate) fn is_cn_fault(err: &reply::Err) -> bool {
-    matches!(err.code, 1040 | 1047 | 1053 | 1129) || err.is_connection_error()
+/// Too many connections, not ready (a Galera node out of its primary component), shutting down, host blocked.
+pub(crate) const fn cannot_serve(err: &reply::Err) -> bool {
+    matches!(err.code, 1040 | 1047 | 1053 | 1129)
+}
+
+/// The CN cannot serve anybody, or ended the connection with an error.
+fn is_cn_fault(err: &reply::Err) -> bool {
+    cannot_serve(err) || err.is_connection_error()
 }
 
 /// Who logs in to a CN, and with what.

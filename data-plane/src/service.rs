@@ -11,6 +11,7 @@ use crate::config::{CnAccount, Limits};
 use crate::routing::{Baseline, Routing};
 use mysql_wire::capability::DEPRECATE_EOF;
 use mysql_wire::native::{Stage1, Stage2};
+use mysql_wire::reply;
 use mysql_wire::track::{Subscription, Transaction, Variables, is_on};
 use parking_lot::Mutex;
 use shunt_proto::cn::CnId;
@@ -218,7 +219,7 @@ impl Link {
         .await
         .unwrap_or(Err(CnError::Timeout(limit)));
         if let Err(CnError::Refused(err)) = &answer {
-            if cn::is_cn_fault(err) {
+            if cn::cannot_serve(err) {
                 self.routing.failed(&self.cn, &CnError::Refused(err.clone()).to_string());
             }
             self.tell_of_grants(err.code);
@@ -316,12 +317,56 @@ async fn kill(connection: &mut CnConnection, target: &Target) -> Result<bool, Cn
         ))
         .await?;
     if found.is_empty() {
-        return Ok(false);
+        // Who may not see other users' sessions finds nothing either.
+        return if sees_sessions(connection).await? {
+            Ok(false)
+        } else {
+            Err(CnError::Refused(lacks_process()))
+        };
     }
     let query = if *query_only { "QUERY " } else { "" };
     match connection.ask(true).execute(&format!("KILL {query}{connection_id}")).await {
         Ok(_) => Ok(true),
         Err(CnError::Refused(err)) if err.code == 1094 => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether the service account sees the sessions of all users.
+async fn sees_sessions(connection: &mut CnConnection) -> Result<bool, CnError> {
+    let grants = connection.ask(true).rows("SHOW GRANTS").await?;
+    Ok(grants.iter().flatten().flatten().any(|grant| gives_process(&String::from_utf8_lossy(grant))))
+}
+
+fn gives_process(grant: &str) -> bool {
+    let Some((rights, _)) = grant.strip_prefix("GRANT ").and_then(|grant| grant.split_once(" ON *.* TO "))
+    else {
+        return false;
+    };
+    rights.split(", ").any(|right| right == "PROCESS" || right == "ALL PRIVILEGES")
+}
+
+/// In the words of a CN.
+fn lacks_process() -> reply::Err {
+    let message = "Access denied; you need (at least one of) the PROCESS privilege(s) for this operation";
+    reply::Err::new(1227, "42000", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_to_see_sessions_is_read_out_of_grants() {
+        for (grant, gives) in [
+            ("GRANT PROCESS, CONNECTION ADMIN ON *.* TO `shunt`@`%` IDENTIFIED BY PASSWORD '*1'", true),
+            ("GRANT ALL PRIVILEGES ON *.* TO `root`@`127.%` WITH GRANT OPTION", true),
+            ("GRANT CONNECTION ADMIN ON *.* TO `shunt`@`%`", false),
+            ("GRANT ALL PRIVILEGES ON `shop`.* TO `shunt`@`%`", false),
+            ("GRANT `PROCESS` TO `shunt`@`%`", false),
+            ("GRANT SELECT ON `mysql`.`global_priv` TO `shunt`@`%`", false),
+        ] {
+            assert_eq!(gives_process(grant), gives, "{grant}");
+        }
     }
 }

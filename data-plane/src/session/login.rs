@@ -83,10 +83,22 @@ impl From<&Refusal> for Denied {
 /// Whether `answer` to `salt` is right for `user`, as far as the CNs' hashes can tell.
 pub(crate) async fn prove(plane: &Plane, user: &[u8], salt: &[u8], answer: &[u8]) -> Option<Stage1> {
     match plane.accounts.check(user, salt, answer) {
-        Checked::Right(stage1) => return Some(stage1),
-        Checked::None { ask: false } => return None,
-        Checked::None { ask: true } => {}
+        Checked::Right(stage1) => Some(stage1),
+        Checked::None { ask: false } => None,
+        Checked::None { ask: true } => look_up(plane, user, salt, answer).await,
     }
+}
+
+/// What is behind an answer that a CN took for right. Asked for however lately the user was asked for: no guesser
+/// gets here.
+async fn recover(plane: &Plane, user: &[u8], salt: &[u8], answer: &[u8]) -> Option<Stage1> {
+    match plane.accounts.check(user, salt, answer) {
+        Checked::Right(stage1) => Some(stage1),
+        Checked::None { .. } => look_up(plane, user, salt, answer).await,
+    }
+}
+
+async fn look_up(plane: &Plane, user: &[u8], salt: &[u8], answer: &[u8]) -> Option<Stage1> {
     if !plane.service.has_account() {
         return None;
     }
@@ -184,7 +196,7 @@ fn failed(
     may_try_another: bool,
 ) -> Result<Option<reply::Err>, Denied> {
     let of_the_cn = error.is_of_the_cn();
-    if of_the_cn {
+    if error.puts_cn_down() {
         plane.routing.failed(cn.name(), &error.to_string());
     }
     match error {
@@ -246,7 +258,7 @@ async fn log_in(
             let password = match asked_native {
                 Some((_, answer)) if answer.is_empty() => Some(Password::Empty),
                 Some((salt, answer)) => {
-                    prove(plane, &asked.identity.user, &salt, &answer).await.map(Password::Known)
+                    recover(plane, &asked.identity.user, &salt, &answer).await.map(Password::Known)
                 }
                 None => None,
             };
