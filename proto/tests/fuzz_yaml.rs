@@ -80,7 +80,7 @@ impl Dice {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(high).unwrap() % below.max(1)
+        usize::try_from(high).expect("31 bits") % below.max(1)
     }
 }
 
@@ -94,7 +94,7 @@ fn damage(bytes: &mut Vec<u8>, dice: &mut Dice) {
             let to = dice.roll(bytes.len() + 1);
             bytes.splice(to..to, copied);
         }
-        2 if at < bytes.len() => bytes[at] = u8::try_from(dice.roll(256)).unwrap(),
+        2 if at < bytes.len() => bytes[at] = u8::try_from(dice.roll(256)).expect("below 256"),
         _ => drop(bytes.splice(at..at, WORDS[dice.roll(WORDS.len())].bytes())),
     }
 }
@@ -128,8 +128,8 @@ fn read(bytes: &[u8]) -> bool {
     // What has no problem can be sent, and is taken: the checks are the same ones.
     if let Ok(intent) = document.finish(Intent::read(&root)) {
         for group in intent.to_apply(false).groups {
-            shunt_proto::cn::CnGroup::try_from(&group.group.unwrap()).unwrap();
-            group.cns.iter().for_each(|cn| drop(shunt_proto::cn::Cn::try_from(cn).unwrap()));
+            shunt_proto::cn::CnGroup::try_from(&group.group.expect("one is sent")).expect("it was checked");
+            group.cns.iter().for_each(|cn| drop(shunt_proto::cn::Cn::try_from(cn).expect("it was checked")));
         }
     }
     read_section(&root);

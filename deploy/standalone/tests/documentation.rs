@@ -8,16 +8,19 @@ use std::path::Path;
 /// The blocks of YAML in docs/configuration.md.
 fn blocks() -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-    let text = std::fs::read_to_string(path).unwrap();
-    let blocks: Vec<String> =
-        text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect();
+    let text = std::fs::read_to_string(path).expect("docs/configuration.md is there");
+    let blocks: Vec<String> = text
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().expect("a split has a first part").to_owned())
+        .collect();
     assert_eq!(blocks.len(), 2, "one of the programs' keys, one of groups, tenants and policy");
     blocks
 }
 
 /// Both parts of a configuration, as debugging shows them.
 fn read(text: &str) -> String {
-    let document = Document::parse("docs", text.as_bytes()).unwrap();
+    let document = Document::parse("docs", text.as_bytes()).expect("a readable block");
     let control = shunt_control::Config::read(&document);
     let data = shunt_data::Config::read(&document);
     document.finish(()).unwrap_or_else(|problems| panic!("{problems}"));
