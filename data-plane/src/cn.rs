@@ -40,6 +40,9 @@ pub(crate) enum CnError {
     /// It could not be connected to.
     #[error("connect: {0}")]
     Connect(io::Error),
+    /// It is down as far as is known, and was not asked.
+    #[error("is down")]
+    Avoided,
     /// It did not answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -65,7 +68,8 @@ impl CnError {
     pub(crate) fn is_of_the_cn(&self) -> bool {
         match self {
             Self::Refused(err) => is_cn_fault(err),
-            Self::Connect(_)
+            Self::Avoided
+            | Self::Connect(_)
             | Self::Timeout(_)
             | Self::Read(_)
             | Self::Write(_)
@@ -360,6 +364,29 @@ impl<'a> Asker<'a> {
     /// [`CnError`].
     pub(crate) async fn execute(&mut self, sql: &str) -> Result<Vec<u8>, CnError> {
         self.command(&query(sql)).await
+    }
+
+    /// Runs `statements`, which have no result sets and are sent in one go. Their answers are looked at by `may_fail`,
+    /// which says of an ERR whether it is to be passed over.
+    ///
+    /// # Errors
+    /// [`CnError`]; of an ERR the first that may not be.
+    pub(crate) async fn run(
+        &mut self,
+        statements: &[&str],
+        may_fail: impl Fn(&reply::Err) -> bool,
+    ) -> Result<(), CnError> {
+        for sql in statements {
+            self.peer.write(0, &query(sql)).await?;
+        }
+        for _ in statements {
+            match self.answer().await {
+                Err(CnError::Refused(err)) if may_fail(&err) => {}
+                Err(error) => return Err(error),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Runs `sql`, whose one result set is short.

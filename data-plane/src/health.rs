@@ -1,8 +1,12 @@
-//! Probes of CNs: one that failed is avoided until the service account can log in to it and it runs the readiness
+//! Checks of the CNs: one that fails is avoided until the service account can log in to it and it runs the readiness
 //! statement.
 //!
-//! Must not know: what made it fail.
+//! Each CN is checked every second, so that one that died or hangs while nobody uses it is known before a client pays
+//! for it. Where there are many, each is checked more seldom.
+//!
+//! Must not know: what made a CN fail, sessions.
 
+use crate::cn::CnError;
 use crate::routing::Routing;
 use crate::service::{Service, ServiceError};
 use shunt_proto::cn::CnId;
@@ -11,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// Probes that run at once.
 const AT_ONCE: usize = 64;
@@ -19,36 +24,91 @@ const AT_ONCE: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// Probes each CN that arrives until it serves, or is gone. Ends when `to_probe` does.
+/// Between two rounds of checks.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// CNs that are checked in a round.
+const IN_A_ROUND: usize = 128;
+
+/// Checks CNs, and probes each that arrives until it serves, or is gone. Ends when `to_probe` does.
 pub(crate) async fn run(
     routing: Arc<Routing>,
     service: Service,
     mut to_probe: mpsc::UnboundedReceiver<CnId>,
 ) {
+    let mut checks = Checks { routing, service, busy: HashSet::new(), tasks: JoinSet::new(), last: None };
     let permits = Arc::new(Semaphore::new(AT_ONCE));
-    let mut probes = JoinSet::new();
-    let mut probed = HashSet::new();
+    let mut rounds = rounds();
     loop {
         tokio::select! {
-            cn = to_probe.recv() => {
-                let Some(cn) = cn else { return };
-                if probed.insert(cn.clone()) {
-                    let (routing, permits) = (Arc::clone(&routing), Arc::clone(&permits));
-                    probes.spawn(until_it_serves(cn, routing, service.clone(), permits));
+            cn = to_probe.recv() => match cn {
+                Some(cn) => checks.probe(cn, &permits),
+                None => return,
+            },
+            Some(ended) = checks.tasks.join_next() => {
+                let Ok(cn) = ended else { return };
+                checks.busy.remove(&cn);
+                // It failed in the check, or again between its last probe and now.
+                if checks.routing.is_down(&cn) {
+                    checks.probe(cn, &permits);
                 }
             }
-            Some(ended) = probes.join_next() => {
-                let Ok(cn) = ended else { return };
-                probed.remove(&cn);
-                // It failed again between its last probe and now.
-                if routing.is_down(&cn) {
-                    probed.insert(cn.clone());
-                    let (routing, permits) = (Arc::clone(&routing), Arc::clone(&permits));
-                    probes.spawn(until_it_serves(cn, routing, service.clone(), permits));
-                }
+            _ = rounds.tick(), if checks.service.has_account() => checks.round(),
+        }
+    }
+}
+
+fn rounds() -> Interval {
+    let mut rounds = tokio::time::interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    rounds
+}
+
+/// The checks and probes that run.
+struct Checks {
+    routing: Arc<Routing>,
+    service: Service,
+    /// CNs that are being asked.
+    busy: HashSet<CnId>,
+    tasks: JoinSet<CnId>,
+    /// The last CN of the last round, where there were more than a round takes.
+    last: Option<CnId>,
+}
+
+impl Checks {
+    fn probe(&mut self, cn: CnId, permits: &Arc<Semaphore>) {
+        if self.routing.is_refused(&cn) || !self.busy.insert(cn.clone()) {
+            return;
+        }
+        let (routing, service) = (Arc::clone(&self.routing), self.service.clone());
+        self.tasks.spawn(until_it_serves(cn, routing, service, Arc::clone(permits)));
+    }
+
+    /// Checks the next CNs in the order of names, of those that are not down.
+    fn round(&mut self) {
+        let mut cns = self.routing.not_down();
+        let from = self.last.take().map_or(0, |last| cns.partition_point(|cn| *cn <= last));
+        cns.rotate_left(from);
+        if cns.len() > IN_A_ROUND {
+            cns.truncate(IN_A_ROUND);
+            self.last = cns.last().cloned();
+        }
+        for cn in cns {
+            if self.busy.insert(cn.clone()) {
+                self.tasks.spawn(check(cn, Arc::clone(&self.routing), self.service.clone()));
             }
         }
     }
+}
+
+/// Asks `cn` once whether it serves. Gives it back.
+async fn check(cn: CnId, routing: Arc<Routing>, service: Service) -> CnId {
+    match service.check(&cn).await {
+        Ok(baseline) => routing.seen(&cn, baseline),
+        // One that cannot serve was noted where it was asked.
+        Err(error) => tracing::debug!(%cn, %error, "check"),
+    }
+    cn
 }
 
 /// Probes `cn` until it serves, or is gone from the routing state. Gives it back.
@@ -63,10 +123,12 @@ async fn until_it_serves(cn: CnId, routing: Arc<Routing>, service: Service, perm
                 routing.succeeded(&cn, baseline);
                 break;
             }
-            // Nothing but a client's login can tell then: it may cost one of them a try.
-            Err(ServiceError::NoAccount) => {
-                tokio::time::sleep(LONGEST_PAUSE).await;
-                routing.try_again(&cn);
+            Err(error) if says_nothing(&error) => {
+                tracing::debug!(%cn, %error, "probe");
+                if routing.is_down(&cn) {
+                    tokio::time::sleep(LONGEST_PAUSE).await;
+                    routing.try_again(&cn);
+                }
                 break;
             }
             Err(error) => {
@@ -78,4 +140,14 @@ async fn until_it_serves(cn: CnId, routing: Arc<Routing>, service: Service, perm
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     cn
+}
+
+/// Without an account, or with one that the CN refuses, nothing but a client's login can tell: it may cost one of them
+/// a try.
+fn says_nothing(error: &ServiceError) -> bool {
+    match error {
+        ServiceError::NoAccount => true,
+        ServiceError::Cn(error @ CnError::Refused(_)) => !error.puts_cn_down(),
+        ServiceError::Cn(_) | ServiceError::Busy => false,
+    }
 }

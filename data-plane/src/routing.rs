@@ -49,6 +49,8 @@ struct CnView {
     sessions: u32,
     health: Health,
     reason: String,
+    /// It is down by the configuration, whatever it answers.
+    refused: bool,
     baseline: Option<Arc<Baseline>>,
 }
 
@@ -138,6 +140,7 @@ impl Routing {
                 if self.refuses_loopback && is_loopback(&cn.cn.address) {
                     view.health = Health::Down;
                     view.reason = LOOPBACK.to_owned();
+                    view.refused = true;
                     tracing::error!(cn = %cn.name(), "{LOOPBACK}");
                 } else {
                     // The receiver lives as long as the process.
@@ -224,13 +227,31 @@ impl Routing {
     /// A probe of `cn` succeeded.
     pub(crate) fn succeeded(&self, cn: &CnId, baseline: Baseline) {
         let mut state = self.state.lock();
-        let Some(view) = state.cns.get_mut(cn) else { return };
+        let Some(view) = state.cns.get_mut(cn).filter(|view| !view.refused) else { return };
         if view.health == Health::Down {
             tracing::info!(%cn, "cn is up");
         }
         view.health = Health::Up;
         view.reason.clear();
         view.baseline = Some(Arc::new(baseline));
+    }
+
+    /// A check of `cn` succeeded. Whether one that is down is up again only a probe says, which began after that.
+    pub(crate) fn seen(&self, cn: &CnId, baseline: Baseline) {
+        let mut state = self.state.lock();
+        let Some(view) = state.cns.get_mut(cn) else { return };
+        if view.health != Health::Down {
+            view.health = Health::Up;
+            view.baseline = Some(Arc::new(baseline));
+        }
+    }
+
+    /// The CNs that are not known to be down.
+    pub(crate) fn not_down(&self) -> Vec<CnId> {
+        let state = self.state.lock();
+        let Some(snapshot) = &state.snapshot else { return Vec::new() };
+        let is_up = |cn: &CnId| state.cns.get(cn).is_none_or(|view| view.health != Health::Down);
+        snapshot.cns().map(|cn| cn.name()).filter(|cn| is_up(cn)).cloned().collect()
     }
 
     /// A session logged in on `cn`, which said so of itself. Kept where nothing better is known.
@@ -245,11 +266,18 @@ impl Routing {
         }
     }
 
-    /// `cn` may be tried again by a login: without a service account nothing else can tell.
+    /// `cn` may be tried again by a login: nothing else can tell.
     pub(crate) fn try_again(&self, cn: &CnId) {
-        if let Some(view) = self.state.lock().cns.get_mut(cn) {
-            view.health = Health::Unknown;
-        }
+        let mut state = self.state.lock();
+        let down = |view: &&mut CnView| view.health == Health::Down && !view.refused;
+        let Some(view) = state.cns.get_mut(cn).filter(down) else { return };
+        view.health = Health::Unknown;
+        view.reason.clear();
+    }
+
+    /// Whether `cn` is not to be used, whatever it answers.
+    pub(crate) fn is_refused(&self, cn: &CnId) -> bool {
+        self.state.lock().cns.get(cn).is_some_and(|view| view.refused)
     }
 
     /// Whether `cn` is avoided.

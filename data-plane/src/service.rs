@@ -24,13 +24,18 @@ use tokio::time::Instant;
 /// Questions that may wait for a CN's task; more are refused.
 const QUEUE: usize = 4096;
 
+/// The readiness statement: a Galera node out of its primary component says yes to nearly everything but this.
+pub(crate) const READY: &str = "DO 1";
+
 /// How long a connection is kept without a question.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A question.
 enum Question {
-    /// Whether it serves, and what it says of itself.
+    /// Whether it lets somebody in and serves, and what it says of itself.
     Probe,
+    /// The same, on a connection that may be there already.
+    Check,
     /// The native hashes that the user may have.
     Hashes(Vec<u8>),
     /// End a connection, or its statement.
@@ -101,7 +106,16 @@ impl Service {
 
     /// Logs in to `cn` and runs the readiness statement.
     pub(crate) async fn probe(&self, cn: &CnId) -> Result<Baseline, ServiceError> {
-        match self.ask(cn, Question::Probe).await? {
+        self.serves(cn, Question::Probe).await
+    }
+
+    /// Runs the readiness statement on `cn`, without a login where there is a connection.
+    pub(crate) async fn check(&self, cn: &CnId) -> Result<Baseline, ServiceError> {
+        self.serves(cn, Question::Check).await
+    }
+
+    async fn serves(&self, cn: &CnId, question: Question) -> Result<Baseline, ServiceError> {
+        match self.ask(cn, question).await? {
             Answer::Serves(baseline) => Ok(baseline),
             Answer::Hashes(_) | Answer::Killed(_) => Err(ServiceError::Busy),
         }
@@ -197,12 +211,22 @@ impl Link {
         {
             connection.quit().await;
         }
+        // Whoever logs in waits for this: one that is to be avoided is not waited for.
+        if matches!(question, Question::Hashes(_)) && self.routing.is_down(&self.cn) {
+            return Err(CnError::Avoided);
+        }
         let kept = self.connection.is_some();
-        match self.try_once(&question).await {
+        let answer = match self.try_once(&question).await {
             // What was kept may have died of age.
             Err(CnError::Read(_) | CnError::Write(_)) if kept => self.try_once(&question).await,
             answer => answer,
+        };
+        if let Err(error) = &answer
+            && error.puts_cn_down()
+        {
+            self.routing.failed(&self.cn, &error.to_string());
         }
+        answer
     }
 
     async fn try_once(&mut self, question: &Question) -> Result<Answer, CnError> {
@@ -219,9 +243,6 @@ impl Link {
         .await
         .unwrap_or(Err(CnError::Timeout(limit)));
         if let Err(CnError::Refused(err)) = &answer {
-            if cn::cannot_serve(err) {
-                self.routing.failed(&self.cn, &CnError::Refused(err.clone()).to_string());
-            }
             self.tell_of_grants(err.code);
         }
         answer
@@ -268,7 +289,7 @@ impl Link {
 
 async fn ask(connection: &mut CnConnection, question: &Question) -> Result<Answer, CnError> {
     match question {
-        Question::Probe => probe(connection).await.map(Answer::Serves),
+        Question::Probe | Question::Check => probe(connection).await.map(Answer::Serves),
         Question::Hashes(user) => hashes(connection, user).await.map(Answer::Hashes),
         Question::Kill(target) => kill(connection, target).await.map(Answer::Killed),
     }
@@ -276,8 +297,7 @@ async fn ask(connection: &mut CnConnection, question: &Question) -> Result<Answe
 
 async fn probe(connection: &mut CnConnection) -> Result<Baseline, CnError> {
     let mut ask = connection.ask(true);
-    // A Galera node out of its primary component says yes to everything but this.
-    ask.execute("DO 1").await?;
+    ask.execute(READY).await?;
     let rows = ask
         .rows(
             "SELECT @@global.session_track_system_variables, @@global.session_track_schema, \

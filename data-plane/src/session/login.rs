@@ -12,13 +12,14 @@ use crate::accounts::Checked;
 use crate::cn::{self, CnConnection, CnError, Identity, Password, RelayError};
 use crate::plane::Plane;
 use crate::routing::{Place, TenantPlace};
+use crate::service::READY;
 use crate::wire::{Peer, ReadError};
 use mysql_wire::capability::{CLIENT_MYSQL, DEPRECATE_EOF, SESSION_TRACK};
 use mysql_wire::native::{self, Stage1};
 use mysql_wire::reply;
 use mysql_wire::track::{Subscription, Transaction, Variables};
 use shunt_proto::cn::{CnId, RoutedCn};
-use shunt_proto::tenant::{Refusal, Request, Tier};
+use shunt_proto::tenant::{Refusal, Request};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use user::Names;
@@ -166,8 +167,10 @@ pub(crate) async fn admit(
                         }
                     };
                 let tier = placed.tier;
-                let facts =
-                    facts(asked, &cn, &connection, tier, plane.config.cn_proxy_protocol, password.is_none());
+                let mut facts =
+                    facts(asked, &cn, &connection, plane.config.cn_proxy_protocol, password.is_none());
+                let labels = asked.names.labels.with_defaults(&tenant.default_labels);
+                facts.why = format!("labels {labels}: {tier}");
                 let place_on_cn = placed.place;
                 return Ok(Admitted {
                     connection,
@@ -211,7 +214,6 @@ fn facts(
     asked: &Asked,
     cn: &RoutedCn,
     connection: &CnConnection,
-    tier: Tier,
     proxied: bool,
     credentials_unknown: bool,
 ) -> crate::sessions::Facts {
@@ -222,7 +224,7 @@ fn facts(
         cn: cn.name().to_string(),
         cn_connection_id: connection.greeting.connection_id,
         cn_sees_port: if proxied { asked.client.port() } else { own_port() },
-        why: format!("labels {}: {tier}", asked.names.labels),
+        why: String::new(),
         credentials_unknown,
     }
 }
@@ -267,8 +269,8 @@ async fn log_in(
     }
 }
 
-/// The CN's first answer after the login: only then is it known that its `init_connect` did not fail. Switches the
-/// trackers on, and the role that was asked for.
+/// The CN's first answers after the login: only then is it known that its `init_connect` did not fail, and that it
+/// serves. Switches the trackers on, and the role that was asked for.
 async fn first_answer(
     plane: &Plane,
     asked: &Asked,
@@ -280,21 +282,15 @@ async fn first_answer(
     let tracks_itself = !global.as_ref().is_some_and(is_whole);
     let answer = async {
         let mut ask = connection.ask(deprecates_eof(asked.identity.capabilities));
-        let answered = if tracks_itself {
-            ask.execute(TRACK).await
-        } else {
-            ask.command(&[mysql_wire::command::PING]).await
-        };
-        match answered {
-            // A password that expired: the client may change it, and do nothing else.
-            Err(CnError::Refused(err)) if err.code == 1820 => {}
-            Err(error) => return Err(error),
-            Ok(_) => {}
-        }
+        // A Galera node out of its primary component lets everybody in, and says no only to the second of these.
+        let both = [TRACK, READY];
+        let due = if tracks_itself { &both[..] } else { &both[1..] };
+        // A password that expired: the client may change it, and do nothing else.
+        ask.run(due, |err| err.code == 1820).await?;
         if let Some(role) = &asked.names.role {
             ask.execute(&format!("SET ROLE `{}`", role.replace('`', "``"))).await?;
         }
-        Ok(connection)
+        Ok::<_, CnError>(connection)
     };
     let connection = tokio::time::timeout(limit, answer).await.map_err(|_| CnError::Timeout(limit))??;
     let shown = (asked.identity.capabilities & SESSION_TRACK != 0).then(|| global.unwrap_or_default());
