@@ -11,7 +11,7 @@
 
 use crate::caps::Caps;
 use crate::command::{self, com};
-use crate::decode::{Cursor, status};
+use crate::decode::status;
 use crate::login::Login;
 use crate::mariadb::MariaDb;
 use crate::packet::Packet;
@@ -19,7 +19,8 @@ use crate::random_session::{ACCOUNTS, Session, Slot, Step};
 use crate::random_sql;
 use crate::reference::{Role, Shape};
 use crate::response::Response;
-use crate::wire::Raw;
+use crate::session_state::OkParts;
+use crate::wire::{Raw, Recorded};
 use anyhow::Result;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -104,6 +105,11 @@ pub struct Way {
 
 /// Runs a session.
 pub async fn run(way: Way, session: &Session) -> Transcript {
+    run_recorded(way, session).await.0
+}
+
+/// Runs a session: what was answered, what was negotiated, and the packets after the login.
+pub async fn run_recorded(way: Way, session: &Session) -> (Transcript, Caps, Vec<Recorded>) {
     let Way { address, offered, patience } = way;
     let (user, password) = ACCOUNTS[0];
     let login = Login::user(user).password(password).database(&session.database).patience(patience);
@@ -113,15 +119,19 @@ pub async fn run(way: Way, session: &Session) -> Transcript {
         .session_track(session.session_track);
     let mut player = match Raw::login(address, &login).await {
         Ok(raw) => Player { raw, ids: HashMap::new(), exchanges: Vec::new(), refused: false },
-        Err(error) => return Transcript(vec![Exchange::broken("LOGIN".into(), 0, &error)]),
+        Err(error) => {
+            let broken = Transcript(vec![Exchange::broken("LOGIN".into(), 0, &error)]);
+            return (broken, Caps::NONE, Vec::new());
+        }
     };
+    player.raw.record();
     player.welcome();
     for step in &session.steps {
         if !player.step(step).await {
             break;
         }
     }
-    Transcript(player.exchanges)
+    (Transcript(player.exchanges), player.raw.caps, player.raw.recorded())
 }
 
 struct Player {
@@ -312,16 +322,11 @@ impl Player {
 /// one variable each; those of other types stay where they are, behind them. A block without any item
 /// says what no block says.
 fn sort_variables(payload: Vec<u8>, caps: Caps, keep: bool) -> Vec<u8> {
-    let Some(Parts { mut head, info, items }) = parts(&payload, caps) else { return payload };
+    let Some(OkParts { head, info, items }) = OkParts::of(&payload, caps) else { return payload };
     let (mut variables, others): (Vec<_>, Vec<_>) =
         items.into_iter().filter(|_| keep).partition(|item| item.first() == Some(&0));
     if variables.is_empty() && others.is_empty() {
-        let status = head.len() - 3;
-        head[status] &= !((status::SESSION_STATE_CHANGED >> 8) as u8);
-        if info != [0] {
-            head.extend(info);
-        }
-        return head;
+        return OkParts { head, info, items: Vec::new() }.without_items();
     }
     for variable in &mut variables {
         // `SET timestamp = DEFAULT` reports the time.
@@ -331,41 +336,6 @@ fn sort_variables(payload: Vec<u8>, caps: Caps, keep: bool) -> Vec<u8> {
     }
     variables.sort();
     [head, info, variables.concat(), others.concat()].concat()
-}
-
-/// An OK with session state, taken apart.
-struct Parts {
-    /// Up to the number of warnings.
-    head: Vec<u8>,
-    /// The info, with its length.
-    info: Vec<u8>,
-    /// The items, each with its type.
-    items: Vec<Vec<u8>>,
-}
-
-fn parts(payload: &[u8], caps: Caps) -> Option<Parts> {
-    let mut at = Cursor::new(payload);
-    let read = |at: &Cursor<'_>| payload.len() - at.rest().len();
-    at.u8().ok()?;
-    at.lenenc().ok()?;
-    at.lenenc().ok()?;
-    let status = at.u16().ok()?;
-    if !caps.has(Caps::SESSION_TRACK) || status & status::SESSION_STATE_CHANGED == 0 {
-        return None;
-    }
-    at.u16().ok()?;
-    let head = payload[..read(&at)].to_vec();
-    at.lenenc_bytes().ok()?;
-    let info = payload[head.len()..read(&at)].to_vec();
-    let mut inner = Cursor::new(at.lenenc_bytes().ok()?);
-    let mut items = Vec::new();
-    while !inner.is_empty() {
-        let start = inner.rest();
-        inner.u8().ok()?;
-        inner.lenenc_bytes().ok()?;
-        items.push(start[..start.len() - inner.rest().len()].to_vec());
-    }
-    Some(Parts { head, info, items })
 }
 
 impl Exchange {

@@ -4,10 +4,12 @@
 //! It shares no protocol code with Shunt: it is what Shunt is compared with.
 
 pub mod caps;
+pub mod capture;
 pub mod command;
 pub mod decode;
 pub mod differential;
 pub mod eventually;
+pub mod fake_cn;
 pub mod fault_proxy;
 pub mod http;
 pub mod login;
@@ -19,6 +21,7 @@ pub mod random_session;
 mod random_sql;
 pub mod reference;
 pub mod response;
+pub mod session_state;
 pub mod shunt;
 pub mod wire;
 
@@ -26,6 +29,8 @@ pub use caps::Caps;
 pub use command::{Execute, Param, com};
 pub use decode::{ErrPacket, OkPacket};
 pub use eventually::{eventually, patience, within};
+pub use fake_cn::FakeCn;
+pub use fault_proxy::{Fault, FaultProxy};
 pub use login::Login;
 pub use mariadb::MariaDb;
 pub use ports::free_port;

@@ -278,3 +278,47 @@ pub fn auth_switch(payload: &[u8]) -> Result<(String, Vec<u8>)> {
     let salt = at.rest();
     Ok((plugin, salt.strip_suffix(&[0]).unwrap_or(salt).to_vec()))
 }
+
+/// What a client said in its login, read as a server reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// Capabilities of the client.
+    pub caps: Caps,
+    /// User name.
+    pub user: String,
+    /// Its answer to the salt.
+    pub answer: Vec<u8>,
+    /// The database it names.
+    pub database: Option<String>,
+    /// The plugin it answered for; empty if it names none.
+    pub plugin: String,
+}
+
+impl Handshake {
+    /// Reads a login packet of protocol 4.1.
+    ///
+    /// # Errors
+    /// The bytes are not one.
+    pub fn decode(payload: &[u8]) -> Result<Self> {
+        let mut at = Cursor::new(payload);
+        let mut caps = u64::from(at.u32()?);
+        at.take(4 + 1 + 19)?;
+        let extended = at.u32()?;
+        if caps & Caps::LONG_PASSWORD.0 == 0 {
+            caps |= u64::from(extended) << 32;
+        }
+        let caps = Caps(caps);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let user = text(at.until_nul()?);
+        let answer = if caps.has(Caps::PLUGIN_AUTH_LENENC) {
+            at.lenenc_bytes()?
+        } else {
+            let length = at.u8()?;
+            at.take(usize::from(length))?
+        };
+        let answer = answer.to_vec();
+        let database = if caps.has(Caps::CONNECT_WITH_DB) { Some(text(at.until_nul()?)) } else { None };
+        let plugin = if caps.has(Caps::PLUGIN_AUTH) { text(at.until_nul()?) } else { String::new() };
+        Ok(Self { caps, user, answer, database, plugin })
+    }
+}

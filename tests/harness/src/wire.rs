@@ -41,8 +41,10 @@ pub struct Recorded {
     pub packet: Packet,
     /// What it was, for packets of the server.
     pub role: Option<Role>,
-    /// Whose turn it was after it. A client's packet: `Nobody` if it has no response.
+    /// Whose turn it was after it, for packets of the server.
     pub turn: Turn,
+    /// The command that begins with it, for packets of the client.
+    pub begins: Option<u8>,
 }
 
 /// A session of the raw client.
@@ -195,7 +197,7 @@ impl Raw {
         if Reference::new(first, self.caps).turn() != Turn::Nobody {
             self.pending.push_back(first);
         }
-        self.write(payload).await
+        self.write_packets(payload, Some(first)).await
     }
 
     /// Receives the response to the oldest command that was sent and not answered. A file that the
@@ -245,7 +247,7 @@ impl Raw {
                         )
                     })?;
                     let role = reference.packet(&packet.payload)?;
-                    self.note(Direction::ToClient, &packet, Some(role), reference.turn());
+                    self.note(Direction::ToClient, &packet, Some(role), reference.turn(), None);
                     size += packet.payload.len() + 4;
                     if size > MAX_RESPONSE {
                         bail!("a response to {} of over {MAX_RESPONSE} bytes", command::name(command));
@@ -286,8 +288,8 @@ impl Raw {
             if answered != Turn::Nobody {
                 self.pending.push_back(first);
             }
-            for packet in split(payload, 0) {
-                self.note(Direction::ToServer, &packet, None, answered);
+            for (i, packet) in split(payload, 0).into_iter().enumerate() {
+                self.note(Direction::ToServer, &packet, None, Turn::Server, (i == 0).then_some(first));
                 bytes.extend(packet.bytes());
             }
         }
@@ -304,13 +306,13 @@ impl Raw {
     /// # Errors
     /// The connection failed.
     pub async fn write(&mut self, payload: &[u8]) -> Result<()> {
-        let turn = match payload.first() {
-            Some(first) if self.next_sequence == 0 => Reference::new(*first, self.caps).turn(),
-            _ => Turn::Server,
-        };
+        self.write_packets(payload, None).await
+    }
+
+    async fn write_packets(&mut self, payload: &[u8], mut begins: Option<u8>) -> Result<()> {
         for packet in split(payload, self.next_sequence) {
             self.next_sequence = packet.sequence.wrapping_add(1);
-            self.note(Direction::ToServer, &packet, None, turn);
+            self.note(Direction::ToServer, &packet, None, Turn::Server, begins.take());
             self.send_bytes(&packet.bytes()).await?;
         }
         Ok(())
@@ -334,9 +336,16 @@ impl Raw {
         Ok(packet)
     }
 
-    fn note(&mut self, direction: Direction, packet: &Packet, role: Option<Role>, turn: Turn) {
+    fn note(
+        &mut self,
+        direction: Direction,
+        packet: &Packet,
+        role: Option<Role>,
+        turn: Turn,
+        begins: Option<u8>,
+    ) {
         if let Some(recording) = &mut self.recording {
-            recording.push(Recorded { direction, packet: packet.clone(), role, turn });
+            recording.push(Recorded { direction, packet: packet.clone(), role, turn, begins });
         }
     }
 
