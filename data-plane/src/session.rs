@@ -140,12 +140,13 @@ impl Session {
         let view = Rc::clone(&self.enrolled.view);
         loop {
             let event = self.link.forward(&worker.buffer, &view.inbox).await;
-            if let Some(code) = self.link.mirror.take_suspect() {
-                self.plane().routing.failed(&self.cn, &format!("error {code} in a session"));
-            }
             let ended = match event {
                 Event::Intercepted(packet) => self.intercepted(&packet).await,
                 Event::Retrack => self.retrack().await,
+                Event::Suspect(code) => {
+                    self.plane().routing.failed(&self.cn, &format!("error {code} in a session"));
+                    Ok(())
+                }
                 Event::Order(Order::Close(farewell)) => {
                     self.link.tell_rest();
                     self.farewell = Some(farewell);

@@ -23,6 +23,8 @@ pub struct Pending {
     pub shape: Shape,
     /// The statement that it is about, for those that are about one.
     pub statement: u32,
+    /// Whether all of it was looked at.
+    pub seen: bool,
 }
 
 /// A command as its beginning tells it.
@@ -102,11 +104,13 @@ enum State {
 pub struct Requests {
     state: State,
     pending: VecDeque<Pending>,
+    /// The sequence number of the client's last packet.
+    seq: u8,
 }
 
 impl Default for Requests {
     fn default() -> Self {
-        Self { state: State::Command, pending: VecDeque::new() }
+        Self { state: State::Command, pending: VecDeque::new(), seq: 0 }
     }
 }
 
@@ -139,6 +143,12 @@ impl Requests {
     #[must_use]
     pub fn awaited(&self) -> usize {
         self.pending.len()
+    }
+
+    /// The sequence number of the last packet of the command whose response is next.
+    pub(crate) fn last_seq(&self) -> u8 {
+        // Only the last command can be known to have had several packets.
+        if self.pending.len() == 1 { self.seq } else { 0 }
     }
 
     /// The response of the next command is whole.
@@ -194,6 +204,7 @@ impl Requests {
                         return Ok((at, Some(Stop::Partial)));
                     };
                     at += HEADER;
+                    self.seq = header.seq;
                     self.state = self.further(header.len);
                 }
                 State::UploadBody { left, continued } => {
@@ -214,7 +225,7 @@ impl Requests {
         let Some((&code, body)) = packet.get(HEADER..).and_then(<[u8]>::split_first) else { return };
         let Kind::Forward(shape) = command::kind(code) else { return };
         let command = Command { code, body, whole: true };
-        self.pending.push_back(Pending { code, shape, statement: command.statement() });
+        self.pending.push_back(Pending { code, shape, statement: command.statement(), seen: true });
         events.command(command);
     }
 
@@ -261,10 +272,11 @@ impl Requests {
         if self.pending.len() >= MAX_PENDING {
             return Ok(Err(Stop::Full));
         }
+        self.seq = 0;
         let whole = there.len() == header.len && header.len < FULL;
         let command = Command { code, body: &there[1..], whole };
         if shape != Shape::None {
-            self.pending.push_back(Pending { code, shape, statement: command.statement() });
+            self.pending.push_back(Pending { code, shape, statement: command.statement(), seen: whole });
         }
         events.command(command);
         let fed = !whole && code == command::STMT_PREPARE;

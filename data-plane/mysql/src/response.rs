@@ -97,6 +97,8 @@ pub struct Responses {
     continued: bool,
     /// The packet hopped over is a whole response.
     last: bool,
+    /// The sequence number of the last packet of a response that is not whole yet.
+    last_seq: Option<u8>,
     /// Results end with OK packets.
     deprecate_eof: bool,
     /// What the client is shown of changes; `None`: nothing.
@@ -107,7 +109,8 @@ impl Responses {
     /// Of a session whose client did or did not deprecate EOF, and is shown `shown` of changes.
     #[must_use]
     pub const fn new(deprecate_eof: bool, shown: Option<Subscription>) -> Self {
-        Self { phase: Phase::First, left: 0, continued: false, last: false, deprecate_eof, shown }
+        let (phase, left, continued, last, last_seq) = (Phase::First, 0, false, false, None);
+        Self { phase, left, continued, last, last_seq, deprecate_eof, shown }
     }
 
     /// Whether the last byte that was taken is the last of a packet.
@@ -126,6 +129,12 @@ impl Responses {
     #[must_use]
     pub fn is_between_rows(&self) -> bool {
         self.is_at_packet() && self.phase == Phase::Rows
+    }
+
+    /// The sequence number of a packet that would stand here, in the response to the command that is next.
+    #[must_use]
+    pub fn next_seq(&self, requests: &Requests) -> u8 {
+        self.last_seq.unwrap_or_else(|| requests.last_seq()).wrapping_add(1)
     }
 
     /// Takes what it can of `bytes`, edits it in place, and tells `events`.
@@ -158,7 +167,7 @@ impl Responses {
                 return Ok(Advanced { forward: to, held: from });
             };
             if self.continued {
-                self.hop(header.len);
+                self.hop(header);
                 shift(bytes, from, to, HEADER);
                 from += HEADER;
                 to += HEADER;
@@ -171,7 +180,7 @@ impl Responses {
                 return Ok(Advanced { forward: to, held: from });
             };
             if self.is_hopped(requests, header.len, first) {
-                self.hop(header.len);
+                self.hop(header);
                 shift(bytes, from, to, HEADER);
                 from += HEADER;
                 to += HEADER;
@@ -184,6 +193,7 @@ impl Responses {
             if len < end {
                 return Ok(Advanced { forward: to, held: from });
             }
+            self.last_seq = Some(header.seq);
             let kept = self.decode(&mut bytes[from + HEADER..end], requests, events)?;
             if from != to || kept != header.len {
                 bytes.copy_within(from + HEADER..from + HEADER + kept, to + HEADER);
@@ -194,9 +204,10 @@ impl Responses {
         }
     }
 
-    fn hop(&mut self, len: usize) {
-        self.left = len;
-        self.continued = len == FULL;
+    fn hop(&mut self, header: Header) {
+        self.left = header.len;
+        self.continued = header.len == FULL;
+        self.last_seq = Some(header.seq);
     }
 
     /// Whether the packet is only passed on. Counts definitions, as they are hopped over.
@@ -322,6 +333,14 @@ impl Responses {
         let status = ok.status;
         let mut kept = payload.len();
         if status & STATE_CHANGED != 0 {
+            if let Some(shown) = &mut self.shown {
+                // A tracker that the client switched holds from this very packet on.
+                track::read(ok.changes, |change| {
+                    if let Change::Variable { name, value } = change {
+                        shown.set(name, value);
+                    }
+                })?;
+            }
             let changes = match &self.shown {
                 Some(shown) => shown.filter(ok.changes)?,
                 None => Vec::new(),
@@ -378,6 +397,7 @@ impl Responses {
 
     fn end(&mut self, requests: &mut Requests, events: &mut impl Answered) {
         self.phase = Phase::First;
+        self.last_seq = None;
         finish(requests, events);
     }
 }

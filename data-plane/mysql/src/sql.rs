@@ -121,8 +121,14 @@ impl Hints {
     /// Code on the CN ran that is not seen here: anything may have been touched.
     pub const HIDDEN: Self = Self(1 << 11);
 
-    /// The trackers themselves.
-    pub const TRACKERS: Self = Self(1 << 12);
+    /// The tracker of variables.
+    pub const TRACKED_VARIABLES: Self = Self(1 << 12);
+    /// The tracker of the default database.
+    pub const TRACKED_SCHEMA: Self = Self(1 << 13);
+    /// The tracker of any change of state.
+    pub const TRACKED_STATE: Self = Self(1 << 14);
+    /// The tracker of transactions.
+    pub const TRACKED_TRANSACTION: Self = Self(1 << 15);
 
     /// None.
     #[must_use]
@@ -130,10 +136,16 @@ impl Hints {
         Self(0)
     }
 
-    /// All of them.
+    /// All of them, but the trackers.
     #[must_use]
     pub const fn all() -> Self {
-        Self((1 << 13) - 1)
+        Self((1 << 12) - 1)
+    }
+
+    /// Those of these that are about trackers.
+    #[must_use]
+    pub const fn trackers(self) -> Self {
+        Self(self.0 & !Self::all().0)
     }
 
     /// These and those.
@@ -172,10 +184,10 @@ const WORDS: &[(&[u8], Hints)] = &[
     (b"PREPARE", Hints::TEXT_STATEMENTS),
     (b"RELEASE_LOCK", Hints::USER_LOCKS),
     (b"RELEASE_ALL_LOCKS", Hints::USER_LOCKS),
-    (b"SESSION_TRACK_SCHEMA", Hints::TRACKERS),
-    (b"SESSION_TRACK_STATE_CHANGE", Hints::TRACKERS),
-    (b"SESSION_TRACK_SYSTEM_VARIABLES", Hints::TRACKERS),
-    (b"SESSION_TRACK_TRANSACTION_INFO", Hints::TRACKERS),
+    (b"SESSION_TRACK_SCHEMA", Hints::TRACKED_SCHEMA),
+    (b"SESSION_TRACK_STATE_CHANGE", Hints::TRACKED_STATE),
+    (b"SESSION_TRACK_SYSTEM_VARIABLES", Hints::TRACKED_VARIABLES),
+    (b"SESSION_TRACK_TRANSACTION_INFO", Hints::TRACKED_TRANSACTION),
     (b"SETVAL", Hints::SEQUENCES),
     (b"STATEMENT", Hints::VARIABLES),
     (b"SQL_CALC_FOUND_ROWS", Hints::LAST_RESULT),
@@ -185,13 +197,11 @@ const WORDS: &[(&[u8], Hints)] = &[
     (b"XA", Hints::XA),
 ];
 
-/// What `text` hints at. A text that is not `whole` hints at everything, for the rest is not seen.
+/// What `text` hints at. A text that is not `whole` hints at everything, for the rest is not seen; at trackers only
+/// where it names them.
 #[must_use]
 pub fn hints(text: &[u8], whole: bool) -> Hints {
-    if !whole {
-        return Hints::all();
-    }
-    let mut hints = Hints::none();
+    let mut hints = if whole { Hints::none() } else { Hints::all() };
     let mut at = 0;
     while at < text.len() {
         let byte = text[at];
@@ -268,10 +278,13 @@ mod tests {
             ("CALL p()", Hints::HIDDEN),
             ("SELECT locked FROM t", Hints::none()),
             ("xa start 'a'", Hints::XA),
+            ("SET session_track_schema=0", Hints::TRACKED_SCHEMA),
         ] {
             assert_eq!(hints(text.as_bytes(), true), hint, "{text}");
         }
         assert_eq!(hints(b"SELECT 1", false), Hints::all());
+        let cut = hints(b"SET session_track_system_variables = '...", false);
+        assert_eq!(cut.trackers(), Hints::TRACKED_VARIABLES);
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! did not ask for session tracking, else what its own subscription names.
 
 use crate::packet::{Fields, Malformed, write_lenenc, write_lenenc_bytes};
+use crate::sql::Hints;
 
 /// A change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +118,29 @@ pub enum Transaction {
     Characteristics,
 }
 
+/// The values of a session's trackers, as text.
+#[derive(Clone, Copy, Debug)]
+pub struct Trackers<'a> {
+    /// `session_track_system_variables`
+    pub variables: &'a [u8],
+    /// `session_track_schema`
+    pub schema: &'a [u8],
+    /// `session_track_state_change`
+    pub state: &'a [u8],
+    /// `session_track_transaction_info`
+    pub transaction: &'a [u8],
+}
+
+impl Trackers<'_> {
+    /// Whether they tell everything.
+    #[must_use]
+    pub fn tell_all(&self) -> bool {
+        let all = Variables::parse(self.variables) == Variables::All;
+        let transaction = Transaction::parse(self.transaction) == Transaction::Characteristics;
+        all && transaction && is_on(self.schema) && is_on(self.state)
+    }
+}
+
 /// The default of MariaDB 10.11 and of MySQL 8.
 impl Default for Subscription {
     fn default() -> Self {
@@ -180,6 +204,31 @@ impl Subscription {
             _ => return false,
         }
         true
+    }
+
+    /// Takes in what the trackers of a session are found to be after its client named those of `named`, on a connection
+    /// where Shunt had set all of them to tell everything. Whatever tells less is the client's doing. Whatever tells
+    /// everything is Shunt's, or else it was reported ([`Self::set`]) - but not by a statement that also cut the list of
+    /// variables short.
+    pub fn found(&mut self, trackers: &Trackers<'_>, named: Hints) {
+        let Trackers { variables, schema, state, transaction } = trackers;
+        let variables = Variables::parse(variables);
+        let unreported = variables != Variables::All;
+        if unreported {
+            self.variables = variables;
+        }
+        let flag = |shown: &mut bool, is_on: bool, name: Hints| {
+            if !is_on || (unreported && named.has(name)) {
+                *shown = is_on;
+            }
+        };
+        flag(&mut self.schema, is_on(schema), Hints::TRACKED_SCHEMA);
+        flag(&mut self.state, is_on(state), Hints::TRACKED_STATE);
+        let transaction = Transaction::parse(transaction);
+        let less = transaction != Transaction::Characteristics;
+        if less || (unreported && named.has(Hints::TRACKED_TRANSACTION)) {
+            self.transaction = transaction;
+        }
     }
 
     /// Those of `changes` that the subscription names, encoded again, in their order.
@@ -268,6 +317,29 @@ mod tests {
         subscription.set(b"session_track_schema", b"1");
         subscription.set(b"session_track_transaction_info", b"STATE");
         assert_eq!(subscription.filter(&changes).unwrap(), changes);
+    }
+
+    #[test]
+    fn only_what_the_client_did_to_the_trackers_counts() {
+        let ours = Trackers { variables: b"*", schema: b"1", state: b"1", transaction: b"CHARACTERISTICS" };
+        assert!(ours.tell_all());
+        let before = Subscription::default();
+        let after = |trackers: Trackers<'_>, named: Hints| {
+            let mut subscription = before.clone();
+            subscription.found(&trackers, named);
+            subscription
+        };
+        let all_named = Hints::TRACKED_SCHEMA.with(Hints::TRACKED_STATE).with(Hints::TRACKED_TRANSACTION);
+        // A question about the trackers changes nothing.
+        assert_eq!(after(ours, all_named), before);
+        let narrowed = Trackers { variables: b"sql_mode", ..ours };
+        assert!(!narrowed.tell_all());
+        let expected = Subscription { variables: Variables::parse(b"sql_mode"), ..before.clone() };
+        assert_eq!(after(narrowed, Hints::TRACKED_VARIABLES), expected);
+        let with_state = Subscription { state: true, ..expected };
+        assert_eq!(after(narrowed, Hints::TRACKED_VARIABLES.with(Hints::TRACKED_STATE)), with_state);
+        let off = after(Trackers { schema: b"OFF", ..ours }, Hints::none());
+        assert_eq!(off, Subscription { schema: false, ..before.clone() });
     }
 
     proptest! {

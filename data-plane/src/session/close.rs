@@ -205,7 +205,7 @@ impl Session {
             _ => return,
         };
         let mut bytes = Vec::new();
-        packet::write(&mut bytes, 1, &err.write());
+        packet::write(&mut bytes, self.link.next_seq(), &err.write());
         let farewell = async {
             self.link.client.write_all(&bytes).await?;
             self.link.client.shutdown().await

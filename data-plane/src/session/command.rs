@@ -5,7 +5,7 @@
 use super::close::CloseReason;
 use super::login::{self, Asked, Denied, Proof, TRACK};
 use super::{Session, welcome};
-use crate::cn::{Asker, CnConnection, CnError, Identity};
+use crate::cn::{Asker, CnConnection, CnError, Column, Identity};
 use crate::ids;
 use crate::kill::{self, Outcome};
 use crate::wire::{Peer, ReadError};
@@ -14,9 +14,13 @@ use mysql_wire::login::ChangeUser;
 use mysql_wire::packet::HEADER;
 use mysql_wire::reply;
 use mysql_wire::sql::{self, Kill, KillKind};
-use mysql_wire::track::{Subscription, Transaction, Variables, is_on};
+use mysql_wire::track::Trackers;
 use shunt_proto::pb;
 use std::time::Duration;
+
+/// Asks for the trackers.
+const TRACKERS: &str = "SELECT @@session_track_system_variables, @@session_track_schema, \
+     @@session_track_state_change, @@session_track_transaction_info";
 
 /// How long a CN may take to answer a command that it answers at once.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -92,35 +96,50 @@ impl Session {
         Ok(())
     }
 
-    /// The client touched the tracking variables: what it is shown follows, and the mirror goes on seeing all.
+    /// The client may have touched the tracking variables: what it is shown follows, and the mirror goes on seeing all.
     pub(super) async fn retrack(&mut self) -> Seen {
-        let asked = within(self.asker().rows(
-            "SELECT @@session_track_system_variables, @@session_track_schema, \
-             @@session_track_state_change, @@session_track_transaction_info",
-        ))
-        .await;
-        let rows = match asked {
+        let named = self.link.mirror.take_trackers_named();
+        let rows = match self.ask_trackers().await {
             Ok(rows) => rows,
             // A session whose password expired may ask nothing.
-            Err(CnError::Refused(_)) => return Ok(()),
+            Err(CnError::Refused(_)) => {
+                self.link.mirror.missed();
+                return Ok(());
+            }
             Err(_) => return Err(CloseReason::CnGone),
         };
-        if let (Some([Some(variables), Some(schema), Some(state), Some(transaction)]), Some(shown)) =
-            (rows.first().map(Vec::as_slice), self.link.shown())
-        {
-            *shown = Subscription {
-                variables: Variables::parse(variables),
-                schema: is_on(schema),
-                state: is_on(state),
-                transaction: Transaction::parse(transaction),
-            };
+        let values: Vec<&[u8]> = rows.iter().flatten().flatten().map(Vec::as_slice).collect();
+        if let [variables, schema, state, transaction] = values[..] {
+            let trackers = Trackers { variables, schema, state, transaction };
+            if let Some(shown) = self.link.shown() {
+                shown.found(&trackers, named);
+            }
+            if trackers.tell_all() {
+                return Ok(());
+            }
         }
         match within(self.asker().execute(TRACK)).await {
-            Ok(_) | Err(CnError::Refused(_)) => {}
+            Ok(_) => {}
+            Err(CnError::Refused(_)) => self.link.mirror.missed(),
             Err(_) => return Err(CloseReason::CnGone),
         }
         self.link.mirror.forget_tracking();
         Ok(())
+    }
+
+    /// The values of the trackers, which are ASCII in whatever character set the user wants results.
+    async fn ask_trackers(&mut self) -> Result<Vec<Vec<Column>>, CnError> {
+        let mut asked = within(self.asker().rows(TRACKERS)).await;
+        // A user's own limits may keep the answer away. They are lifted only then, for their return is reported.
+        if asked.as_ref().map_or_else(|error| matches!(error, CnError::Refused(_)), Vec::is_empty) {
+            let lifted = "SET STATEMENT sql_select_limit=DEFAULT, max_statement_time=0 FOR ";
+            asked = within(self.asker().rows(&format!("{lifted}{TRACKERS}"))).await;
+        }
+        let mut rows = asked?;
+        for value in rows.iter_mut().flatten().flatten() {
+            value.retain(|byte| *byte != 0);
+        }
+        Ok(rows)
     }
 
     /// COM_CHANGE_USER: a login of its own, routed anew. When it is refused the session stays what it was.

@@ -23,6 +23,9 @@ const MOST_STATEMENTS: usize = 16_384;
 /// Names of changed variables that are kept.
 const MOST_VARIABLES: usize = 2048;
 
+/// The id by which clients may call the statement that was prepared last.
+const LAST_PREPARED: u32 = u32::MAX;
+
 /// What is known of the transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Transaction {
@@ -115,6 +118,8 @@ pub(crate) struct Statement {
     pub(crate) long_data: bool,
     /// Its cursor is open.
     pub(crate) cursor: bool,
+    /// The trackers that its text names.
+    trackers: Hints,
 }
 
 /// The mirror of one session.
@@ -137,8 +142,14 @@ pub(crate) struct Mirror {
     text_kept: usize,
     context: Context,
     too_large: bool,
+    /// The statement that was prepared last, which has a second name.
+    last_prepared: u32,
     /// The client may have narrowed the trackers.
     trackers_touched: bool,
+    /// The trackers that it named.
+    trackers_named: Hints,
+    /// The answer that is being read tells of a change of state.
+    state_changed: bool,
     quit: bool,
     last_status: u16,
     /// An error that says that the CN itself is unwell.
@@ -199,9 +210,20 @@ impl Mirror {
         std::mem::take(&mut self.trackers_touched)
     }
 
+    /// The trackers that the client named since the last time.
+    pub(crate) fn take_trackers_named(&mut self) -> Hints {
+        std::mem::take(&mut self.trackers_named)
+    }
+
+    /// The client may have changed what nobody told of.
+    pub(crate) fn missed(&mut self) {
+        self.hints = self.hints.with(Hints::HIDDEN);
+    }
+
     /// The trackers are as they should be.
     pub(crate) const fn forget_tracking(&mut self) {
         self.trackers_touched = false;
+        self.trackers_named = Hints::none();
     }
 
     /// Whether the client said that it leaves.
@@ -238,8 +260,18 @@ impl Mirror {
         }
     }
 
+    fn trackers(&mut self, named: Hints) {
+        self.trackers_named = self.trackers_named.with(named);
+        self.trackers_touched |= !named.is_empty();
+    }
+
+    /// The statement that a command is about.
+    const fn about(&self, id: u32) -> u32 {
+        if id == LAST_PREPARED { self.last_prepared } else { id }
+    }
+
     fn set_cursor(&mut self, id: u32, open: bool) {
-        if let Some(statement) = self.statements.get_mut(&id) {
+        if let Some(statement) = self.statements.get_mut(&self.about(id)) {
             self.cursors -= u32::from(statement.cursor);
             self.cursors += u32::from(open);
             statement.cursor = open;
@@ -247,7 +279,10 @@ impl Mirror {
     }
 
     fn set_long_data(&mut self, id: u32, sent: bool) {
-        if let Some(statement) = self.statements.get_mut(&id) {
+        if id == LAST_PREPARED && !self.preparing.is_empty() {
+            // Of a statement whose id is on its way.
+            self.missed();
+        } else if let Some(statement) = self.statements.get_mut(&self.about(id)) {
             self.long_data -= u32::from(statement.long_data);
             self.long_data += u32::from(sent);
             statement.long_data = sent;
@@ -264,6 +299,7 @@ impl Mirror {
     }
 
     fn forget(&mut self, statement: u32) {
+        let statement = self.about(statement);
         self.set_cursor(statement, false);
         self.set_long_data(statement, false);
         if let Some(statement) = self.statements.remove(&statement) {
@@ -278,7 +314,7 @@ impl Requested for Mirror {
             command::QUERY => {
                 let hints = sql::hints(command.body, command.whole);
                 self.hints = self.hints.with(hints);
-                self.trackers_touched |= hints.has(Hints::TRACKERS);
+                self.trackers(hints.trackers());
             }
             command::STMT_PREPARE => {
                 let text = command.body.to_vec();
@@ -288,7 +324,10 @@ impl Requested for Mirror {
             }
             command::STMT_SEND_LONG_DATA => self.set_long_data(command.statement(), true),
             command::STMT_EXECUTE | command::STMT_BULK_EXECUTE | command::STMT_RESET => {
-                self.set_long_data(command.statement(), false);
+                let id = command.statement();
+                self.set_long_data(id, false);
+                let statement = self.statements.get(&self.about(id));
+                self.trackers(statement.map_or(Hints::none(), |statement| statement.trackers));
             }
             command::QUIT => self.quit = true,
             command::STMT_CLOSE => self.forget(command.statement()),
@@ -317,6 +356,8 @@ impl Answered for Mirror {
         if ok.warnings != 0 {
             self.hints = self.hints.with(Hints::LAST_RESULT);
         }
+        // What was not read of a text may have switched trackers: then it changed state, as a long INSERT does not.
+        self.trackers_touched |= std::mem::take(&mut self.state_changed) && !pending.seen;
         self.finished(pending, ok.status);
     }
 
@@ -328,7 +369,9 @@ impl Answered for Mirror {
         // An ERR carries neither status nor changes.
         self.transaction = Transaction::Unknown;
         self.hints = self.hints.with(Hints::VARIABLES).with(Hints::LAST_RESULT);
-        if matches!(code, 1047 | 1053) {
+        // The same number says that an option of COM_SET_OPTION is unknown, which anybody can bring about.
+        let asked = pending.map(|pending| pending.code);
+        if matches!(code, 1047 | 1053) && asked != Some(command::SET_OPTION) {
             self.suspect = Some(code);
         }
         if pending.is_some_and(|pending| pending.code == command::STMT_PREPARE) && !self.preparing.is_empty()
@@ -356,7 +399,7 @@ impl Answered for Mirror {
                 self.database = Some(database.into());
                 self.context.schema_changes = self.context.schema_changes.wrapping_add(1);
             }
-            Change::State => {}
+            Change::State => self.state_changed = true,
             Change::Characteristics(sql) => {
                 self.characteristics = (!sql.is_empty()).then(|| sql.into());
             }
@@ -369,11 +412,14 @@ impl Answered for Mirror {
 
     fn prepared(&mut self, statement: u32, _columns: u16, _params: u16) {
         let text = if self.preparing.is_empty() { None } else { self.preparing.remove(0) };
+        let trackers = text.as_ref().map_or(Hints::none(), |text| sql::hints(text, true).trackers());
         let text = self.keep_text(text);
         let context = self.context.clone();
+        self.last_prepared = statement;
         if self.statements.len() < MOST_STATEMENTS {
             self.forget(statement);
-            self.statements.insert(statement, Statement { text, context, ..Statement::default() });
+            let prepared = Statement { text, context, trackers, ..Statement::default() };
+            self.statements.insert(statement, prepared);
         }
     }
 

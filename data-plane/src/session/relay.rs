@@ -43,6 +43,8 @@ pub(crate) enum Event {
     Intercepted(Vec<u8>),
     /// The client may have narrowed the trackers. No command is under way.
     Retrack,
+    /// The CN answered with an error that says that it is unwell itself.
+    Suspect(u16),
     /// The session rests.
     AtRest,
     /// Somebody wants something of the session.
@@ -159,6 +161,11 @@ impl Link {
         self.go_on();
     }
 
+    /// The sequence number of an ERR that stands where the client reads next.
+    pub(crate) fn next_seq(&self) -> u8 {
+        if self.is_awaiting() { self.responses.next_seq(&self.requests) } else { 1 }
+    }
+
     /// The client, for a conversation while nothing is under way.
     pub(crate) const fn client_peer(&mut self) -> Peer<'_> {
         Peer { socket: &mut self.client, unread: &mut self.client_held }
@@ -249,6 +256,9 @@ impl Link {
 
     /// What is due once everything before it is answered.
     fn due(&mut self) -> Option<Event> {
+        if let Some(code) = self.mirror.take_suspect() {
+            return Some(Event::Suspect(code));
+        }
         if self.mirror.take_trackers_touched() {
             self.retrack = true;
         }
@@ -256,8 +266,12 @@ impl Link {
             return None;
         }
         if self.retrack {
-            self.retrack = false;
-            return Some(Event::Retrack);
+            if self.mirror.transaction() == Transaction::No {
+                self.retrack = false;
+                return Some(Event::Retrack);
+            }
+            // Nothing of ours may come into a transaction. What happens meanwhile may be missed.
+            self.mirror.missed();
         }
         let rests = self.client_held.is_empty() && self.to_client.is_empty();
         if self.tells_rest && rests && self.mirror.transaction() != Transaction::Open {

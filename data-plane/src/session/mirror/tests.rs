@@ -6,7 +6,7 @@ fn command(code: u8, body: &[u8]) -> Command<'_> {
 }
 
 fn pending(code: u8, statement: u32) -> Pending {
-    Pending { code, shape: Shape::Results, statement }
+    Pending { code, shape: Shape::Results, statement, seen: true }
 }
 
 fn ok(status: u16) -> reply::Ok<'static> {
@@ -89,6 +89,55 @@ fn what_is_kept_of_texts_is_bounded() {
     }
     assert!(mirror.text_kept <= MOST_TEXT);
     assert!(mirror.pins() & PinReason::TooLarge.bit() != 0);
+}
+
+/// Only what may have switched trackers is asked about: a question costs a round trip.
+#[test]
+fn trackers_are_touched_by_name_or_by_what_was_not_seen() {
+    let mut mirror = Mirror::new(None);
+    let query = pending(command::QUERY, 0);
+    let unseen = Pending { seen: false, ..query };
+    let changed = |mirror: &mut Mirror, pending: &Pending, change: bool| {
+        if change {
+            mirror.change(Change::State);
+        }
+        mirror.ok(pending, &ok(0));
+        mirror.take_trackers_touched()
+    };
+    assert!(!changed(&mut mirror, &query, true));
+    assert!(!changed(&mut mirror, &unseen, false));
+    assert!(changed(&mut mirror, &unseen, true));
+    assert!(!changed(&mut mirror, &query, false));
+    mirror.command(command(command::QUERY, b"SET session_track_schema = OFF"));
+    assert!(mirror.take_trackers_touched());
+    assert_eq!(mirror.take_trackers_named(), Hints::TRACKED_SCHEMA);
+
+    mirror.command(command(command::STMT_PREPARE, b"SET session_track_system_variables = ?"));
+    mirror.prepared(3, 0, 1);
+    assert!(!mirror.take_trackers_touched());
+    for id in [[3, 0, 0, 0], [0xFF; 4]] {
+        mirror.command(command(command::STMT_EXECUTE, &id));
+        assert!(mirror.take_trackers_touched());
+    }
+}
+
+#[test]
+fn the_statement_that_was_prepared_last_has_a_second_name() {
+    let mut mirror = Mirror::new(None);
+    mirror.command(command(command::STMT_PREPARE, b"SELECT ?"));
+    // Which one that is will be known later.
+    mirror.command(command(command::STMT_SEND_LONG_DATA, &[0xFF, 0xFF, 0xFF, 0xFF, 0, 0, b'x']));
+    assert_eq!(words(&mirror), ["unknown state"]);
+    let mut mirror = Mirror::new(None);
+    mirror.command(command(command::STMT_PREPARE, b"SELECT ?"));
+    mirror.prepared(9, 1, 1);
+    mirror.command(command(command::STMT_SEND_LONG_DATA, &[0xFF, 0xFF, 0xFF, 0xFF, 0, 0, b'x']));
+    assert_eq!(words(&mirror), ["long data"]);
+    mirror.command(command(command::STMT_EXECUTE, &[0xFF, 0xFF, 0xFF, 0xFF, 1, 1, 0, 0, 0]));
+    mirror.ok(&pending(command::STMT_EXECUTE, u32::MAX), &ok(CURSOR_EXISTS));
+    assert_eq!(words(&mirror), ["cursor"]);
+    mirror.command(command(command::STMT_CLOSE, &[0xFF; 4]));
+    assert!(words(&mirror).is_empty() && mirror.statements.is_empty());
 }
 
 #[test]
