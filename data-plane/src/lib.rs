@@ -37,7 +37,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -66,8 +66,8 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let state = config.state.clone();
     std::fs::create_dir_all(&state).with_context(|| format!("make folder {}", state.display()))?;
-    let mysql = bind(config.listen).await?;
-    let admin = bind(config.admin).await?;
+    let mysql = bind(config.listen)?;
+    let admin = bind(config.admin)?;
     let addresses = Bound { mysql: mysql.local_addr()?, admin: admin.local_addr()? };
     let most = listener::most_sessions(config.limits.sessions);
 
@@ -162,8 +162,18 @@ fn carry_sessions(
     Ok(())
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+/// Connections that may wait to be accepted, as far as the kernel allows (net.core.somaxconn). Where it answers with
+/// SYN cookies, a client that finds no room waits for a greeting that never comes.
+const BACKLOG: u32 = 65_535;
+
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| format!("listen on {address}"))
 }
 
 /// The data plane's id: random at its first start, then kept.
