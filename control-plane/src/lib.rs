@@ -70,9 +70,8 @@ pub async fn run(
     let admin = listen(admin).await.context("HTTP")?;
     let at = Bound { api: api.local_addr()?, admin: admin.local_addr()? };
     let store = open(store).await?;
-    let kind = store.kind();
+    tracing::info!(grpc = %at.api, http = %at.admin, store = store.kind(), "control plane is listening");
     let mut running = Running::start(api, admin, store, seeds);
-    tracing::info!(grpc = %at.api, http = %at.admin, store = kind, "control plane is listening");
     if let Some(bound) = bound {
         let _ = bound.send(at);
     }
