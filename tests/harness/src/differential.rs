@@ -7,6 +7,8 @@
 //! - an OK's block of items without any item, which says what no block says;
 //! - the items of the first OK after a COM_CHANGE_USER was refused: a server resets the session then,
 //!   and tells of it only there;
+//! - what is told of transactions once a client has changed what it is told of: a tracker that was
+//!   switched on anew begins with how things stand, one that was on tells what is new;
 //! - the bit SERVER_SESSION_STATE_CHANGED in EOF packets, where it says nothing that a client can use.
 
 use crate::caps::Caps;
@@ -24,7 +26,7 @@ use crate::wire::{Raw, Recorded};
 use anyhow::Result;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -118,7 +120,9 @@ pub async fn run_recorded(way: Way, session: &Session) -> (Transcript, Caps, Vec
         .deprecate_eof(session.deprecate_eof)
         .session_track(session.session_track);
     let mut player = match Raw::login(address, &login).await {
-        Ok(raw) => Player { raw, ids: HashMap::new(), exchanges: Vec::new(), refused: false },
+        Ok(raw) => {
+            Player { raw, ids: HashMap::new(), exchanges: Vec::new(), refused: false, subscribed: false }
+        }
         Err(error) => {
             let broken = Transcript(vec![Exchange::broken("LOGIN".into(), 0, &error)]);
             return (broken, Caps::NONE, Vec::new());
@@ -140,6 +144,8 @@ struct Player {
     exchanges: Vec<Exchange>,
     /// A COM_CHANGE_USER was refused, and no OK came since.
     refused: bool,
+    /// The client has changed what it is told of.
+    subscribed: bool,
 }
 
 impl Player {
@@ -158,6 +164,12 @@ impl Player {
 
     /// Whether the session goes on.
     async fn step(&mut self, step: &Step) -> bool {
+        let sql = match step {
+            Step::Command(payload) => String::from_utf8_lossy(payload),
+            Step::Upload(sql, _) => sql.into(),
+            _ => "".into(),
+        };
+        self.subscribed |= sql.contains("session_track_");
         match step {
             Step::Quit => self.quit().await,
             Step::Pipeline(payloads) => self.pipeline(payloads).await,
@@ -176,7 +188,12 @@ impl Player {
                 let mut login = Login::user(*user).password(*password).plugin(*plugin);
                 login.database = database.clone();
                 let payload = login.change_user(self.raw.caps, self.raw.salt());
-                self.exchange(step, &payload, &[], password).await
+                let goes_on = self.exchange(step, &payload, &[], password).await;
+                if !self.refused {
+                    // The statements are gone, and their ids may be given again.
+                    self.ids.clear();
+                }
+                goes_on
             }
             Step::Execute(slot, ..)
             | Step::Bulk(slot, _)
@@ -214,7 +231,10 @@ impl Player {
             Err(error) => Exchange::broken(step, command, &error),
         };
         let goes_on = exchange.end.is_none();
-        let told = exchange.packets.iter().any(|p| matches!(p.role, Role::Ok | Role::ResultEnd));
+        // An EOF of five bytes tells nothing.
+        let tells =
+            |p: &Seen| matches!(p.role, Role::Ok | Role::ResultEnd | Role::Eof) && p.payload.len() != 5;
+        let told = exchange.packets.iter().any(tells);
         self.refused = match exchange.shape {
             Some(Shape::SwitchErr) => true,
             _ => self.refused && !told,
@@ -273,6 +293,12 @@ impl Player {
         Exchange { step, command, shape: Some(response.shape), packets, end: None }
     }
 
+    /// Whether an item of session state must be the same.
+    fn compares(&self, item: &[u8]) -> bool {
+        let transaction = matches!(item.first(), Some(4 | 5));
+        !(self.refused || self.subscribed && transaction)
+    }
+
     /// Takes out of a packet what may differ.
     fn masked(&self, command: u8, role: Role, payload: &[u8]) -> Vec<u8> {
         let mut payload = payload.to_vec();
@@ -284,7 +310,7 @@ impl Player {
                 payload[4] &= !((status::SESSION_STATE_CHANGED >> 8) as u8);
             }
             Role::Ok | Role::ResultEnd | Role::Eof => {
-                payload = sort_variables(payload, self.raw.caps, !self.refused);
+                payload = sort_variables(payload, self.raw.caps, |item| self.compares(item));
             }
             _ => {}
         }
@@ -297,11 +323,12 @@ impl Player {
         if ![1243, 1421].contains(&code) {
             return payload.to_vec();
         }
-        let mut text = String::from_utf8_lossy(payload).into_owned();
+        let (head, text) = payload.split_at(payload.len().min(9)); // code and SQLSTATE
+        let mut text = String::from_utf8_lossy(text).into_owned();
         for (slot, id) in &self.ids {
             text = text.replace(&format!("({id})"), &format!("(slot {slot})"));
         }
-        text.into_bytes()
+        [head, text.as_bytes()].concat()
     }
 
     fn last_prepared(&self) -> Option<u32> {
@@ -318,13 +345,13 @@ impl Player {
     }
 }
 
-/// Brings an OK's tracked variables into an order, or takes all items out. The items of variables have
+/// Brings an OK's tracked variables into an order, and keeps only some of the items. The items of variables have
 /// one variable each; those of other types stay where they are, behind them. A block without any item
 /// says what no block says.
-fn sort_variables(payload: Vec<u8>, caps: Caps, keep: bool) -> Vec<u8> {
+fn sort_variables(payload: Vec<u8>, caps: Caps, keep: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let Some(OkParts { head, info, items }) = OkParts::of(&payload, caps) else { return payload };
     let (mut variables, others): (Vec<_>, Vec<_>) =
-        items.into_iter().filter(|_| keep).partition(|item| item.first() == Some(&0));
+        items.into_iter().filter(|item| keep(item)).partition(|item| item.first() == Some(&0));
     if variables.is_empty() && others.is_empty() {
         return OkParts { head, info, items: Vec::new() }.without_items();
     }
@@ -414,63 +441,5 @@ impl Transcript {
             }
         }
         Some(text)
-    }
-}
-
-/// How often each command was answered in each shape under each pair of capabilities.
-#[derive(Default)]
-pub struct Coverage(BTreeMap<(u8, Shape), [u32; 4]>);
-
-impl Coverage {
-    /// Counts a session.
-    pub fn count(&mut self, session: &Session, transcript: &Transcript) {
-        let column = usize::from(session.deprecate_eof) + 2 * usize::from(session.session_track);
-        for exchange in &transcript.0 {
-            if let Some(shape) = exchange.shape.filter(|_| exchange.command != 0) {
-                self.0.entry((exchange.command, shape)).or_default()[column] += 1;
-            }
-        }
-    }
-
-    /// Adds what was counted elsewhere.
-    pub fn add(&mut self, other: &Self) {
-        for (cell, counts) in &other.0 {
-            let sums = self.0.entry(*cell).or_default();
-            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-        }
-    }
-
-    /// The required cells that nothing fell into.
-    pub fn empty<'a>(&self, required: impl IntoIterator<Item = &'a (u8, Shape)>) -> Vec<String> {
-        let columns = ["neither", "DEPRECATE_EOF", "SESSION_TRACK", "both"];
-        let mut empty = Vec::new();
-        for (command, shape) in required {
-            let counts = self.0.get(&(*command, *shape)).copied().unwrap_or_default();
-            for (count, column) in counts.iter().zip(columns) {
-                if *count == 0 {
-                    empty.push(format!("{} {shape:?} with {column}", command::name(*command)));
-                }
-            }
-        }
-        empty
-    }
-}
-
-impl fmt::Display for Coverage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:22}{:14}{:>9}{:>15}{:>15}{:>7}",
-            "command", "shape", "neither", "DEPRECATE_EOF", "SESSION_TRACK", "both"
-        )?;
-        for ((command, shape), [neither, eof, track, both]) in &self.0 {
-            let name = match command::name(*command) {
-                "UNKNOWN" => format!("unknown {command:#04x}"),
-                known => known.to_owned(),
-            };
-            let shape = format!("{shape:?}");
-            writeln!(f, "{name:22}{shape:14}{neither:>9}{eof:>15}{track:>15}{both:>7}")?;
-        }
-        Ok(())
     }
 }

@@ -6,6 +6,7 @@
 pub mod caps;
 pub mod capture;
 pub mod command;
+pub mod coverage;
 pub mod decode;
 pub mod differential;
 pub mod eventually;

@@ -126,6 +126,8 @@ impl MariaDb {
             .arg(format!("--datadir={folder}/data"))
             .arg(format!("--socket={folder}/s"))
             .arg(format!("--pid-file={folder}/pid"))
+            // A server that starts removes the temporary tables that it finds there: other servers' too.
+            .arg(format!("--tmpdir={folder}"))
             .arg(format!("--port={}", self.port))
             .args(USUAL)
             .args(&self.options.arguments);

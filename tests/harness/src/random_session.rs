@@ -153,7 +153,11 @@ impl Generator<'_> {
             57..62 => self.upload(),
             62..84 => self.statement(),
             84..96 => self.lesser(),
-            96..98 if self.session_track => self.query(sql::SUBSCRIPTIONS),
+            96..98 if self.session_track => {
+                self.query(sql::SUBSCRIPTIONS);
+                // Whoever follows the subscription may have to ask for it, which counts as a result.
+                self.steps.push(Step::Command(command::query("SELECT 1")));
+            }
             96..98 => self.query(sql::SETS),
             _ => self.pipeline(),
         }
@@ -248,8 +252,12 @@ impl Generator<'_> {
             15 => Step::Command(vec![
                 *[0x05, 0x06, 0x0B, 0x0F, 0x1D, 0x50].choose(&mut self.rng).expect("not empty"),
             ]),
-            16 => self.change_user(false),
-            17 => self.change_user(true),
+            n @ (16 | 17) => {
+                let step = self.change_user(n == 17);
+                self.steps.push(step);
+                // And who is it now? (What FOUND_ROWS() is at once, differs: it can be that of before.)
+                Step::Command(command::query("SELECT CURRENT_USER(), DATABASE(), @a, @@sql_mode"))
+            }
             _ => Step::Command(command::query(self.one_of(sql::AFTER))),
         };
         self.steps.push(step);

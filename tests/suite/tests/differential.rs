@@ -6,7 +6,8 @@
 use anyhow::{Result, ensure};
 use futures::StreamExt as _;
 use shunt_harness::caps::Caps;
-use shunt_harness::differential::{Coverage, Way, make_accounts, run, set_up, tear_down};
+use shunt_harness::coverage::Coverage;
+use shunt_harness::differential::{Way, make_accounts, run, set_up, tear_down};
 use shunt_harness::fault_proxy::{FaultProxy, Mutation};
 use shunt_harness::packet::Packet;
 use shunt_harness::random_session::{Session, Surface};
