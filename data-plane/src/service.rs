@@ -2,6 +2,7 @@
 //!
 //! One task for each CN holds at most one connection and answers one question after the other: a thousand clients that
 //! vanish cost a thousand KILLs on one connection, not a thousand logins. The connection is closed when it idles.
+//! KILLs have a task of their own, because a CN may take seconds for one, and logins wait for the other questions.
 //!
 //! Must not know: clients' sessions beyond the ids of their connections.
 
@@ -27,6 +28,10 @@ const QUEUE: usize = 4096;
 /// The readiness statement: a Galera node out of its primary component says yes to nearly everything but this.
 pub(crate) const READY: &str = "DO 1";
 
+/// How long a KILL may take. MariaDB tries for two seconds to wake a statement that is in its way (many SLEEPs that
+/// are killed at once are in each other's way).
+const KILL: Duration = Duration::from_secs(5);
+
 /// How long a connection is kept without a question.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -40,6 +45,24 @@ enum Question {
     Hashes(Vec<u8>),
     /// End a connection, or its statement.
     Kill(Target),
+}
+
+/// Which of a CN's tasks answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Lane {
+    /// What somebody waits for.
+    Asking,
+    /// What may take long.
+    Killing,
+}
+
+impl Question {
+    const fn lane(&self) -> Lane {
+        match self {
+            Self::Probe | Self::Check | Self::Hashes(_) => Lane::Asking,
+            Self::Kill(_) => Lane::Killing,
+        }
+    }
 }
 
 /// A connection on a CN that is to be killed.
@@ -84,7 +107,7 @@ pub(crate) struct Service {
     account: Option<Arc<CnAccount>>,
     limits: Limits,
     routing: Arc<Routing>,
-    tasks: Arc<Mutex<HashMap<CnId, mpsc::Sender<Asked>>>>,
+    tasks: Arc<Mutex<HashMap<(CnId, Lane), mpsc::Sender<Asked>>>>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -140,13 +163,16 @@ impl Service {
     async fn ask(&self, cn: &CnId, question: Question) -> Result<Answer, ServiceError> {
         let account = self.account.clone().ok_or(ServiceError::NoAccount)?;
         let (answer, answered) = oneshot::channel();
-        self.task(cn, account).try_send((question, answer)).map_err(|_| ServiceError::Busy)?;
+        self.task(cn, question.lane(), account)
+            .try_send((question, answer))
+            .map_err(|_| ServiceError::Busy)?;
         Ok(answered.await.map_err(|_| ServiceError::Busy)??)
     }
 
-    fn task(&self, cn: &CnId, account: Arc<CnAccount>) -> mpsc::Sender<Asked> {
+    fn task(&self, cn: &CnId, lane: Lane, account: Arc<CnAccount>) -> mpsc::Sender<Asked> {
+        let key = (cn.clone(), lane);
         let mut tasks = self.tasks.lock();
-        if let Some(task) = tasks.get(cn).filter(|task| !task.is_closed()) {
+        if let Some(task) = tasks.get(&key).filter(|task| !task.is_closed()) {
             return task.clone();
         }
         let (sender, questions) = mpsc::channel(QUEUE);
@@ -159,7 +185,7 @@ impl Service {
             told: None,
         };
         self.runtime.spawn(link.run(questions));
-        tasks.insert(cn.clone(), sender.clone());
+        tasks.insert(key, sender.clone());
         tasks.retain(|_, task| !task.is_closed());
         sender
     }
@@ -221,8 +247,11 @@ impl Link {
             Err(CnError::Read(_) | CnError::Write(_)) if kept => self.try_once(&question).await,
             answer => answer,
         };
+        // A KILL that takes long says nothing about the CN: it is its victim that does not let go.
+        let slow_kill = matches!((&question, &answer), (Question::Kill(_), Err(CnError::Timeout(_))));
         if let Err(error) = &answer
             && error.puts_cn_down()
+            && !slow_kill
         {
             self.routing.failed(&self.cn, &error.to_string());
         }
@@ -230,7 +259,10 @@ impl Link {
     }
 
     async fn try_once(&mut self, question: &Question) -> Result<Answer, CnError> {
-        let limit = self.limits.cn_connect * 2;
+        let limit = match question.lane() {
+            Lane::Asking => self.limits.cn_connect * 2,
+            Lane::Killing => self.limits.cn_connect + KILL,
+        };
         let answer = tokio::time::timeout(limit, async {
             let mut connection = self.connection().await?;
             let answer = ask(&mut connection.1, question).await;
