@@ -16,7 +16,7 @@ use crate::cn::Password;
 use crate::ids::SessionIds;
 use crate::plane::Plane;
 use crate::routing::{Place, TenantPlace};
-use crate::sessions::{Enrolled, View};
+use crate::sessions::{Enrolled, State, View};
 use crate::wire::PacketStream;
 use crate::worker::Worker;
 use close::{CloseReason, Closed};
@@ -109,6 +109,8 @@ impl Session {
     ) -> Self {
         let welcome::Welcomed { admitted, tenant, login, responses, mirror } = welcomed;
         let view = Rc::clone(&enrolled.view);
+        // Its first command may be a KILL of itself: it is no login any more.
+        view.show(State::Idle, mirror.pins(), 0);
         let totals = Rc::clone(&worker.totals);
         let cn = admitted.connection.stream.into_parts();
         let link = Link::new(client.into_parts(), cn, responses, mirror, view, totals);
