@@ -83,6 +83,8 @@ impl CnError {
     pub(crate) fn puts_cn_down(&self) -> bool {
         match self {
             Self::Refused(err) => cannot_serve(err),
+            // This machine's own: no files, no ports, no memory.
+            Self::Connect(error) if matches!(error.raw_os_error(), Some(12 | 23 | 24 | 99 | 105)) => false,
             other => other.is_of_the_cn(),
         }
     }
@@ -95,7 +97,8 @@ pub(crate) const fn cannot_serve(err: &reply::Err) -> bool {
 
 /// The CN cannot serve anybody, or ended the connection with an error.
 fn is_cn_fault(err: &reply::Err) -> bool {
-    cannot_serve(err) || err.is_connection_error()
+    // 1043 is about the login that was sent: another CN would say the same, and count it against this host.
+    cannot_serve(err) || (err.is_connection_error() && err.code != 1043)
 }
 
 /// Who logs in to a CN, and with what.
@@ -279,9 +282,13 @@ impl Greeted {
                         packet = unfinished.read(MAX_ANSWER).await.map_err(CnError::from)?;
                         continue;
                     }
-                    let answer = client.read(MAX_LOGIN).await.map_err(RelayError::Client)?;
+                    let mut answer = client.read(MAX_LOGIN).await.map_err(RelayError::Client)?;
                     *seq = answer.seq.wrapping_add(1);
-                    native_answer = native_salt(&packet.payload).map(|salt| (salt, answer.payload.clone()));
+                    let salt = native_salt(&packet.payload);
+                    if is_no_answer(salt.is_some(), &answer.payload) {
+                        answer.payload = vec![b'x'; native::SALT];
+                    }
+                    native_answer = salt.map(|salt| (salt, answer.payload.clone()));
                     unfinished
                         .write(packet.seq.wrapping_add(1), &answer.payload)
                         .await
@@ -300,6 +307,15 @@ pub(crate) type NativeAnswer = (Vec<u8>, Vec<u8>);
 fn native_salt(payload: &[u8]) -> Option<Vec<u8>> {
     let switch = AuthSwitch::read(payload).ok()?;
     (switch.plugin == native::PLUGIN).then_some(switch.data)
+}
+
+/// The longest answer that any plugin's client gives.
+const MAX_AUTH: usize = 4096;
+
+/// Whether a server would take `answer` for a broken handshake and count it against this host, and not for a wrong
+/// password.
+const fn is_no_answer(native: bool, answer: &[u8]) -> bool {
+    (native && !matches!(answer.len(), 0 | native::SALT)) || answer.len() > MAX_AUTH
 }
 
 /// Why a relayed login ended.

@@ -49,7 +49,7 @@ pub(crate) async fn run(
                 let Ok(cn) = ended else { return };
                 checks.busy.remove(&cn);
                 // It failed in the check, or again between its last probe and now.
-                if checks.routing.is_down(&cn) {
+                if checks.routing.is_down(&cn) && checks.routing.address(&cn).is_some() {
                     checks.probe(cn, &permits);
                 }
             }

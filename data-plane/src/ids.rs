@@ -7,6 +7,7 @@
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use tokio::sync::Notify;
 
@@ -33,6 +34,8 @@ struct State {
     first: u32,
     /// The next id that was never used.
     fresh: u32,
+    /// Those used before this start and not since, the oldest first: all closed.
+    before: Range<u32>,
     /// The file says that those below it were used.
     written: u32,
     /// Used and closed, in the order of closing.
@@ -47,6 +50,7 @@ impl SessionIds {
             let mut state = ids.state.lock();
             state.first = first;
             state.fresh = used;
+            state.before = first..used;
             state.written = used;
         }
         ids
@@ -75,7 +79,8 @@ impl SessionIds {
     pub(crate) fn assign(&self, first: u32) {
         let mut state = self.state.lock();
         if state.first != first {
-            *state = State { first, fresh: first, written: first, closed: VecDeque::new() };
+            *state =
+                State { first, fresh: first, before: first..first, written: first, closed: VecDeque::new() };
             self.write(&state);
         }
         self.assigned.notify_waiters();
@@ -107,7 +112,7 @@ impl SessionIds {
             }
             return Some(id);
         }
-        state.closed.pop_front()
+        state.before.next().or_else(|| state.closed.pop_front())
     }
 
     /// The session of `id` is closed.
@@ -157,6 +162,16 @@ mod tests {
             [ids.open_one(), ids.open_one(), ids.open_one()],
             [Some(FIRST + 9), Some(FIRST + 3), None]
         );
+    }
+
+    #[test]
+    fn a_restart_at_the_end_of_the_block_still_has_all_its_ids() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ids");
+        std::fs::write(&file, format!("{FIRST} {}", FIRST + BLOCK - 1)).unwrap();
+        let ids = SessionIds::open(file);
+        let all: std::collections::HashSet<u32> = std::iter::from_fn(|| ids.open_one()).collect();
+        assert_eq!(all.len(), BLOCK as usize);
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Routing {
                 .as_ref()
                 .and_then(|old| old.cn(cn.name()))
                 .is_some_and(|old| old.cn.address != cn.cn.address);
-            let known = state.cns.contains_key(cn.name());
+            let known = state.snapshot.as_ref().is_some_and(|old| old.cn(cn.name()).is_some());
             let view = state.cns.entry(cn.name().clone()).or_default();
             if !known || moved {
                 *view = CnView { sessions: view.sessions, ..CnView::default() };
@@ -220,6 +220,12 @@ impl Routing {
         reason.clone_into(&mut view.reason);
         drop(state);
         tracing::warn!(%cn, reason, "cn is down");
+        // The receiver lives as long as the process.
+        let _ = self.probes.send(cn.clone());
+    }
+
+    /// A session on `cn` heard something that an unwell CN says. Any user can make a CN say it: so it is only asked.
+    pub(crate) fn suspect(&self, cn: &CnId) {
         // The receiver lives as long as the process.
         let _ = self.probes.send(cn.clone());
     }
@@ -329,7 +335,10 @@ const LOOPBACK: &str = "a CN on loopback behind a MySQL listener that is not loo
 
 fn is_loopback(address: &str) -> bool {
     match address.parse::<SocketAddr>() {
-        Ok(address) => address.ip().is_loopback(),
+        Ok(address) => {
+            let ip = address.ip().to_canonical();
+            ip.is_loopback() || ip.is_unspecified()
+        }
         Err(_) => address.rsplit_once(':').is_some_and(|(host, _)| host == "localhost"),
     }
 }

@@ -101,13 +101,16 @@ pub(crate) enum ServiceError {
     Cn(#[from] CnError),
 }
 
+/// The tasks of all CNs.
+type Tasks = HashMap<(CnId, Lane), mpsc::Sender<Asked>>;
+
 /// Asks CNs. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Service {
     account: Option<Arc<CnAccount>>,
     limits: Limits,
     routing: Arc<Routing>,
-    tasks: Arc<Mutex<HashMap<(CnId, Lane), mpsc::Sender<Asked>>>>,
+    tasks: Arc<Mutex<Tasks>>,
     runtime: tokio::runtime::Handle,
 }
 

@@ -37,6 +37,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, client: SocketA
         return welcome::refuse_full(socket);
     };
     let enrolled = worker.sessions.enrol(id.id, client);
+    if let Some(order) = &*worker.closing.borrow() {
+        enrolled.view.inbox.put(order.clone());
+    }
     let mut stream = PacketStream::new(socket);
     let closed = match welcome::log_in(plane, &mut stream, &enrolled.view).await {
         Ok(welcomed) => {
@@ -89,8 +92,8 @@ struct Session {
     enrolled: Enrolled,
     link: Link,
     cn: CnId,
-    place: Place,
-    tenant: TenantPlace,
+    /// Given up before what is due to the CN at the end, which may take a while.
+    places: Option<(Place, TenantPlace)>,
     /// What its login asked for, for a new one (COM_CHANGE_USER).
     login: welcome::Kept,
     password: Option<Password>,
@@ -119,8 +122,7 @@ impl Session {
             enrolled,
             link,
             cn: admitted.cn.name().clone(),
-            place: admitted.place,
-            tenant,
+            places: Some((admitted.place, tenant)),
             login,
             password: admitted.password,
             tracks_itself: admitted.tracks_itself,
@@ -146,7 +148,8 @@ impl Session {
                 Event::Intercepted(packet) => self.intercepted(&packet).await,
                 Event::Retrack => self.retrack().await,
                 Event::Suspect(code) => {
-                    self.plane().routing.failed(&self.cn, &format!("error {code} in a session"));
+                    tracing::warn!(cn = %self.cn, code, "a session heard that its cn is unwell: the cn is asked");
+                    self.plane().routing.suspect(&self.cn);
                     Ok(())
                 }
                 Event::Order(Order::Close(farewell)) => {

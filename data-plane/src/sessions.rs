@@ -113,6 +113,11 @@ pub(crate) struct Which {
 }
 
 impl Which {
+    /// Whether every session is meant, those that come too.
+    pub(crate) const fn is_all(&self) -> bool {
+        self.id == 0 && self.cn.is_empty() && self.tenant.is_empty() && self.after == 0
+    }
+
     fn takes(&self, view: &View) -> bool {
         let facts = view.facts.borrow();
         (self.id == 0 || self.id == view.id)

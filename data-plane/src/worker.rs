@@ -57,6 +57,8 @@ pub(crate) struct Worker {
     pub(crate) sessions: Rc<Sessions>,
     pub(crate) buffer: Buffer,
     pub(crate) totals: Rc<Totals>,
+    /// What every session is told, those that begin from now on too.
+    pub(crate) closing: RefCell<Option<Order>>,
 }
 
 /// A session's place on a worker: counts until it is dropped.
@@ -170,6 +172,7 @@ pub(crate) fn run(plane: Arc<Plane>, mut mailbox: Mailbox) -> std::io::Result<()
         sessions: Rc::default(),
         buffer: Rc::new(RefCell::new(vec![0; BURST])),
         totals: Rc::default(),
+        closing: RefCell::default(),
     });
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
@@ -193,6 +196,9 @@ impl Worker {
                 let _ = answer.send(self.find(id));
             }
             Message::Order(which, order, answer) => {
+                if which.is_all() {
+                    *self.closing.borrow_mut() = Some(order.clone());
+                }
                 let _ = answer.send(self.sessions.order(&which, &order));
             }
             Message::Totals(answer) => {

@@ -111,7 +111,7 @@ pub struct Cn {
     pub group: Option<String>,
     /// What it adds to, replaces in, or (empty) removes from its group's labels.
     pub own_labels: Labels,
-    /// Where it stands; a data plane of the same zone prefers it.
+    /// Where it stands. Picks do not look at it yet.
     pub zone: String,
     /// Its share relative to the others'.
     pub weight: u32,

@@ -138,6 +138,13 @@ fn write_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
 }
 
 impl Login {
+    /// Bytes of the attributes, as a packet holds them, or a few more.
+    #[must_use]
+    pub fn attributes_len(&self) -> usize {
+        let len = |text: &[u8]| text.len() + if text.len() < 0xFB { 1 } else { 9 };
+        self.attributes.iter().map(|(key, value)| len(key) + len(value)).sum()
+    }
+
     /// Its payload, in the newest form: `capabilities` must have plugin names, attributes and length-encoded
     /// authentication data.
     #[must_use]

@@ -37,6 +37,33 @@ pub fn begins_with_kill(text: &[u8]) -> bool {
 /// `KILL USER` included: these are the CN's.
 #[must_use]
 pub fn kill(text: &[u8]) -> Option<Kill> {
+    if text.windows(3).any(|three| three == b"/*!") {
+        return plain_kill(&unwrapped(text)?);
+    }
+    plain_kill(text)
+}
+
+/// `text` without the marks of `/*!50000 … */`, in which old clients write QUERY. `None` where servers differ in whether
+/// they read what is inside, or the text is longer than any KILL.
+fn unwrapped(text: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::new();
+    let mut rest = (text.len() <= 1024).then_some(text)?;
+    while let Some(at) = memchr::memmem::find(rest, b"/*!") {
+        plain.extend_from_slice(&rest[..at]);
+        let inside = &rest[at + 3..];
+        let digits = inside.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let version: u32 = std::str::from_utf8(&inside[..digits]).ok()?.parse().unwrap_or(0);
+        let end = memchr::memmem::find(inside, b"*/").filter(|_| version <= 50_600)?;
+        plain.push(b' ');
+        plain.extend_from_slice(&inside[digits..end]);
+        plain.push(b' ');
+        rest = &inside[end + 2..];
+    }
+    plain.extend_from_slice(rest);
+    Some(plain)
+}
+
+fn plain_kill(text: &[u8]) -> Option<Kill> {
     let (word, mut rest) = next_word(text)?;
     if !word.eq_ignore_ascii_case(b"KILL") {
         return None;
@@ -246,6 +273,11 @@ mod tests {
         for (text, read) in [
             ("KILL 7", Some((7, Connection))),
             ("kill query 7", Some((7, Query))),
+            ("KILL /*!50000 QUERY */ 7", Some((7, Query))),
+            ("KILL /*! QUERY*//*c*/7 /*!*/", Some((7, Query))),
+            ("KILL /*!99999 QUERY */ 7", None),
+            ("KILL /*!50000 QUERY 7", None),
+            ("KILL /*M! QUERY */ 7", None),
             (" /* why */ KILL\n-- x\n HARD CONNECTION 1073741824 ; ", Some((1_073_741_824, Connection))),
             ("kill soft query 7 # now", Some((7, Query))),
             ("KILL/**/7", Some((7, Connection))),

@@ -16,9 +16,16 @@ use shunt_proto::cn::CnId;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+/// Sessions that ask at once whether their CN lives.
+static WHO_CLOSED: Semaphore = Semaphore::const_new(32);
 
 /// How long a client that was told goodbye may take to read it.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a CN may take to kill what a client left.
+const KILL: Duration = Duration::from_secs(10);
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -139,12 +146,16 @@ impl Session {
     /// Ends the session: its client and its CN see what is due to them.
     pub(super) async fn close(mut self, reason: CloseReason) -> Closed {
         let reason = match reason {
-            CloseReason::ClientGone if self.link.mirror.has_quit() => CloseReason::Quit,
+            // Drivers say goodbye on a connection whose query they gave up: its answer is awaited by nobody.
+            CloseReason::ClientGone if self.link.mirror.has_quit() && !self.link.is_awaiting() => {
+                CloseReason::Quit
+            }
             CloseReason::CnGone if self.link.mirror.has_quit() => CloseReason::Quit,
             CloseReason::CnGone => self.who_closed().await,
             reason => reason,
         };
         self.tell_client(&reason).await;
+        self.places = None;
         self.leave_cn(&reason).await;
         let view = self.view();
         let facts = view.facts.borrow();
@@ -193,7 +204,7 @@ impl Session {
             CloseReason::Killed if self.link.is_at_packet() => {
                 reply::Err::new(1053, "08S01", "Server shutdown in progress")
             }
-            CloseReason::Violation(Violation::OutOfOrder(_)) => {
+            CloseReason::Violation(Violation::OutOfOrder(_)) if self.link.is_at_packet() => {
                 reply::Err::new(1156, "08S01", "Got packets out of order")
             }
             // A server says nothing at all: so does a session that only waited.
@@ -221,17 +232,23 @@ impl Session {
             return;
         }
         if !self.link.is_awaiting() {
-            let goodbye = self.link.cn_peer().write(0, &[command::QUIT]).await;
-            return drop(goodbye);
+            if self.link.is_at_command() {
+                let mut cn = self.link.cn_peer();
+                let goodbye = cn.write(0, &[command::QUIT]);
+                // A CN that takes nothing sees the connection close.
+                let _ = tokio::time::timeout(LINGER, goodbye).await;
+            }
+            return;
         }
         let facts = self.view().facts.borrow().clone();
         let target =
             Target { connection_id: facts.cn_connection_id, port: facts.cn_sees_port, query_only: false };
         // The connection stays open until then: its id cannot be another session's.
-        match self.plane().service.kill(&self.cn, target).await {
-            Ok(_) => self.plane().metrics.orphan_killed(),
-            Err(ServiceError::NoAccount) => {}
-            Err(error) => tracing::warn!(cn = %self.cn, %error, "kill what a vanished client left"),
+        match tokio::time::timeout(KILL, self.plane().service.kill(&self.cn, target)).await {
+            Ok(Ok(_)) => self.plane().metrics.orphan_killed(),
+            Ok(Err(ServiceError::NoAccount)) => {}
+            Ok(Err(error)) => tracing::warn!(cn = %self.cn, %error, "kill what a vanished client left"),
+            Err(_) => tracing::warn!(cn = %self.cn, "kill what a vanished client left: no answer"),
         }
     }
 }
@@ -239,6 +256,8 @@ impl Session {
 /// The id that the CN gives a new connection.
 async fn newest_id(routing: &Routing, cn: &CnId, limit: Duration) -> Result<u32, String> {
     let address = routing.address(cn).ok_or("is no longer part of the cluster")?;
+    // When a CN restarts, all its sessions ask at once.
+    let _turn = WHO_CLOSED.acquire().await.map_err(|error| error.to_string())?;
     // Brought to its end in the background.
     let greeted = cn::dial(&address, limit, None).await.map_err(|error| error.to_string())?;
     Ok(greeted.greeting.connection_id)

@@ -22,6 +22,9 @@ use std::time::Duration;
 const TRACKERS: &str = "SELECT @@session_track_system_variables, @@session_track_schema, \
      @@session_track_state_change, @@session_track_transaction_info";
 
+/// How long a CN may take to forget a session's state: a large transaction may have to be rolled back.
+const TO_RESET: Duration = Duration::from_secs(600);
+
 /// How long a CN may take to answer a command that it answers at once.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
@@ -71,7 +74,7 @@ impl Session {
 
     /// COM_RESET_CONNECTION: forgets the session's state, and goes on tracking.
     async fn reset(&mut self) -> Seen {
-        let answer = within(self.asker().command(&[command::RESET_CONNECTION])).await;
+        let answer = within_limit(TO_RESET, self.asker().command(&[command::RESET_CONNECTION])).await;
         let payload = match answer {
             Ok(payload) => payload,
             Err(CnError::Refused(err)) => return self.refuse(err),
@@ -79,7 +82,12 @@ impl Session {
         };
         self.link.mirror.reset();
         if self.tracks_itself {
-            within(self.asker().execute(TRACK)).await.map_err(|_| CloseReason::CnGone)?;
+            match within(self.asker().execute(TRACK)).await {
+                Ok(_) => {}
+                // A session whose password expired.
+                Err(CnError::Refused(_)) => self.link.mirror.missed(),
+                Err(_) => return Err(CloseReason::CnGone),
+            }
         }
         let shown =
             self.plane().routing.baseline(&self.cn).and_then(|baseline| baseline.subscription.clone());
@@ -190,10 +198,10 @@ impl Session {
         let CnConnection { stream, greeting, .. } = admitted.connection;
         let old = self.link.swap(stream.into_parts(), responses, mirror);
         self.cn = admitted.cn.name().clone();
-        self.place = admitted.place;
-        if let Some(tenant) = admitted.tenant {
-            self.tenant = tenant;
-        }
+        let tenant = admitted.tenant.or_else(|| self.places.take().map(|(_, tenant)| tenant));
+        self.places = tenant.map(|tenant| (admitted.place, tenant));
+        // Suspended while the login was under way.
+        super::close_if_suspended(plane, self.view());
         self.password = admitted.password;
         self.tracks_itself = admitted.tracks_itself;
         tracing::debug!(id = self.view().id, cn = %self.cn, greeting.connection_id, "user changed");
@@ -211,12 +219,14 @@ impl Session {
         let plane = &worker.plane;
         let query_only = kill.kind == KillKind::Query;
         let target = plane.workers.find(id).await;
+        let facts = self.view().facts.borrow().clone();
+        // Another tenant's user of the same name is another user, which the CN does not know.
         if let Some(target) = &target
             && target.cn == self.cn.as_str()
+            && target.tenant == facts.tenant
         {
             return self.kill_here(id, target.connection_id, query_only).await;
         }
-        let facts = self.view().facts.borrow().clone();
         let may_kill_others = self.may_kill_others().await?;
         let asker = pb::Asker { tenant: facts.tenant, user: facts.user, may_kill_others };
         let outcome = match target {
@@ -270,8 +280,13 @@ impl Session {
     /// Whether this session's CN would let its user kill other users' sessions.
     async fn may_kill_others(&mut self) -> Result<bool, CloseReason> {
         let rows = within(self.asker().rows(
-            "SELECT 1 FROM information_schema.user_privileges \
-             WHERE privilege_type IN ('SUPER', 'CONNECTION ADMIN') LIMIT 1",
+            // Who may read the grant tables sees everybody's rights here: the account's own count. Its host holds no '@'.
+            "SET STATEMENT sql_select_limit=DEFAULT FOR \
+             SELECT 1 FROM information_schema.user_privileges \
+             WHERE privilege_type IN ('SUPER', 'CONNECTION ADMIN') AND grantee = CONCAT( \
+               '''', LEFT(CURRENT_USER(), CHAR_LENGTH(CURRENT_USER()) - 1 \
+                 - CHAR_LENGTH(SUBSTRING_INDEX(CURRENT_USER(), '@', -1))), \
+               '''@''', SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''') LIMIT 1",
         ))
         .await;
         match rows {
@@ -283,7 +298,14 @@ impl Session {
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, CnError>>) -> Result<T, CnError> {
-    tokio::time::timeout(AT_ONCE, answer).await.unwrap_or(Err(CnError::Timeout(AT_ONCE)))
+    within_limit(AT_ONCE, answer).await
+}
+
+async fn within_limit<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, CnError>>,
+) -> Result<T, CnError> {
+    tokio::time::timeout(limit, answer).await.unwrap_or(Err(CnError::Timeout(limit)))
 }
 
 /// Says goodbye on a connection that nobody uses any more.

@@ -47,6 +47,8 @@ pub(crate) enum Proof {
     Password(Password),
     /// By the client itself. `true`: it sent some password.
     Relay(bool),
+    /// Not at all: a client that cannot be asked again gave an answer that fits nothing. The CN refuses it.
+    Hopeless,
 }
 
 /// A login that came to its end.
@@ -245,18 +247,21 @@ async fn log_in(
     let limits = &plane.config.limits;
     let greeted = cn::dial(&cn.cn.address, limits.cn_connect, header).await?;
     plane.routing.greeted(cn.name(), &greeted.greeting);
+    // A CN that greets and then says nothing costs no more than one that does not greet.
+    let limit = limits.cn_connect;
+    let log_in = async |greeted: cn::Greeted, password| {
+        let login = greeted.log_in(&asked.identity, password);
+        tokio::time::timeout(limit, login).await.unwrap_or(Err(CnError::Timeout(limit)))
+    };
     match asked.proof {
-        Proof::Password(password) => {
-            // A CN that greets and then says nothing costs no more than one that does not greet.
-            let limit = limits.cn_connect;
-            let login = greeted.log_in(&asked.identity, password);
-            let connection =
-                tokio::time::timeout(limit, login).await.map_err(|_| CnError::Timeout(limit))??;
-            Ok((connection, Some(password)))
+        Proof::Password(password) => Ok((log_in(greeted, password).await?, Some(password))),
+        Proof::Hopeless => {
+            let nonsense = Password::Known(Stage1::of(&rand::random::<[u8; 20]>()));
+            Ok((log_in(greeted, nonsense).await?, None))
         }
         Proof::Relay(with_password) => {
             let (connection, asked_native) =
-                greeted.relay_login(&asked.identity, with_password, client, seq, limits.cn_connect).await?;
+                greeted.relay_login(&asked.identity, with_password, client, seq, limit).await?;
             let password = match asked_native {
                 Some((_, answer)) if answer.is_empty() => Some(Password::Empty),
                 Some((salt, answer)) => {

@@ -12,7 +12,7 @@ use mysql_wire::request::{Command, Pending, Requested};
 use mysql_wire::response::Answered;
 use mysql_wire::sql::{self, Hints};
 use mysql_wire::track::Change;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Text of prepared statements that is kept, for all of a session's. With more the session is `too large` to move.
 const MOST_TEXT: usize = 4 << 20;
@@ -138,7 +138,9 @@ pub(crate) struct Mirror {
     /// Statements with long data that was not used up.
     long_data: u32,
     /// Texts of prepares that await their answer, in order; `None`: too long.
-    preparing: Vec<Option<Vec<u8>>>,
+    preparing: VecDeque<Option<Vec<u8>>>,
+    /// Bytes of them.
+    preparing_text: usize,
     text_kept: usize,
     context: Context,
     too_large: bool,
@@ -189,6 +191,15 @@ impl Mirror {
         ]
         .into_iter()
         .fold(0, |bits, (pinned, reason)| if pinned { bits | reason.bit() } else { bits })
+    }
+
+    /// Whether a transaction is open, or may still be: an ERR leaves one open more often than not.
+    pub(crate) const fn may_be_in_transaction(&self) -> bool {
+        match self.transaction {
+            Transaction::No => false,
+            Transaction::Open => true,
+            Transaction::Unknown => self.last_status & IN_TRANS != 0,
+        }
     }
 
     pub(crate) const fn transaction(&self) -> Transaction {
@@ -298,6 +309,22 @@ impl Mirror {
         text.map(Vec::into_boxed_slice)
     }
 
+    /// Keeps the text of a prepare until it is answered. A client may send many before it reads an answer.
+    fn await_prepare(&mut self, text: Vec<u8>) {
+        if self.preparing_text + text.len() > MOST_TEXT {
+            return self.preparing.push_back(None);
+        }
+        self.preparing_text += text.len();
+        self.preparing.push_back(Some(text));
+    }
+
+    /// The text of the prepare that was answered.
+    fn take_prepared(&mut self) -> Option<Vec<u8>> {
+        let text = self.preparing.pop_front().flatten()?;
+        self.preparing_text -= text.len();
+        Some(text)
+    }
+
     fn forget(&mut self, statement: u32) {
         let statement = self.about(statement);
         self.set_cursor(statement, false);
@@ -320,7 +347,7 @@ impl Requested for Mirror {
                 let text = command.body.to_vec();
                 let hints = sql::hints(&text, command.whole);
                 self.hints = self.hints.with(hints);
-                self.preparing.push(Some(text));
+                self.await_prepare(text);
             }
             command::STMT_SEND_LONG_DATA => self.set_long_data(command.statement(), true),
             command::STMT_EXECUTE | command::STMT_BULK_EXECUTE | command::STMT_RESET => {
@@ -336,12 +363,14 @@ impl Requested for Mirror {
     }
 
     fn more(&mut self, body: &[u8]) {
-        if let Some(last) = self.preparing.last_mut()
+        if let Some(last) = self.preparing.back_mut()
             && let Some(text) = last
         {
-            if text.len() + body.len() > MOST_TEXT {
+            if self.preparing_text + body.len() > MOST_TEXT {
+                self.preparing_text -= text.len();
                 *last = None;
             } else {
+                self.preparing_text += body.len();
                 text.extend_from_slice(body);
             }
         }
@@ -374,9 +403,8 @@ impl Answered for Mirror {
         if matches!(code, 1047 | 1053) && asked != Some(command::SET_OPTION) {
             self.suspect = Some(code);
         }
-        if pending.is_some_and(|pending| pending.code == command::STMT_PREPARE) && !self.preparing.is_empty()
-        {
-            self.preparing.remove(0);
+        if pending.is_some_and(|pending| pending.code == command::STMT_PREPARE) {
+            self.take_prepared();
         }
     }
 
@@ -411,7 +439,7 @@ impl Answered for Mirror {
     }
 
     fn prepared(&mut self, statement: u32, _columns: u16, _params: u16) {
-        let text = if self.preparing.is_empty() { None } else { self.preparing.remove(0) };
+        let text = self.take_prepared();
         let trackers = text.as_ref().map_or(Hints::none(), |text| sql::hints(text, true).trackers());
         let text = self.keep_text(text);
         let context = self.context.clone();

@@ -33,8 +33,11 @@ pub(crate) const BURST: usize = 64 * 1024;
 /// Bursts of one session in a row: then the others of the worker have their turn.
 const TURN: usize = 8;
 
-/// How often a peer that takes nothing is asked whether it is still there.
+/// How often a peer that takes nothing, or is not read, is asked whether it is still there.
 const STILL_THERE: Duration = Duration::from_secs(1);
+
+/// How often a client that takes nothing of what its CN said last, before it closed, is asked: then it is given up.
+const ASKED_IN_VAIN: u32 = 30;
 
 /// What a session must see to itself.
 #[derive(Debug)]
@@ -84,8 +87,10 @@ pub(crate) struct Link {
     cn_held: Vec<u8>,
     to_client: Vec<u8>,
     to_cn: Vec<u8>,
-    /// Runs while something cannot be written.
+    /// Runs while something cannot be written, and while the client is not read.
     still_there: Option<Pin<Box<Sleep>>>,
+    /// How often it ran out while nothing moved, and what had moved by then.
+    in_vain: (u32, u64, usize),
     retrack: bool,
     tells_rest: bool,
     pub(crate) passed: Passed,
@@ -123,6 +128,7 @@ impl Link {
             to_client: Vec::new(),
             to_cn: Vec::new(),
             still_there: None,
+            in_vain: (0, 0, 0),
             retrack: false,
             tells_rest: false,
             passed: Passed::default(),
@@ -141,6 +147,11 @@ impl Link {
     pub(crate) fn is_at_packet(&self) -> bool {
         let begun = self.responses.is_at_packet() && self.cn_held.is_empty() && self.to_client.is_empty();
         begun && !self.requests.is_uploading() && self.responses.is_before_result()
+    }
+
+    /// Whether the CN would read what is written to it now as a command.
+    pub(crate) fn is_at_command(&self) -> bool {
+        self.requests.is_at_command() && self.to_cn.is_empty()
     }
 
     /// What the client is shown of changes.
@@ -274,7 +285,7 @@ impl Link {
             self.mirror.missed();
         }
         let rests = self.client_held.is_empty() && self.to_client.is_empty();
-        if self.tells_rest && rests && self.mirror.transaction() != Transaction::Open {
+        if self.tells_rest && rests && !self.mirror.may_be_in_transaction() {
             return Some(Event::AtRest);
         }
         if let Some(Stop::Intercepted(len)) = self.stopped {
@@ -310,6 +321,10 @@ impl Link {
             Ok(advanced) => advanced,
             Err(desync) => return Poll::Ready(Err(Event::Desync(desync))),
         };
+        if self.requests.is_uploading() && self.stopped.is_some() {
+            // A server would take the command behind it for the file.
+            return Poll::Ready(Err(Event::Violation(Violation::SentAhead)));
+        }
         self.cn_held.clear();
         self.cn_held.extend_from_slice(&burst[advanced.held..]);
         if self.cn_held.is_empty() {
@@ -407,9 +422,10 @@ impl Link {
         Ok(())
     }
 
-    /// Nothing can be moved now. Where a peer takes nothing, the other one may have left unseen: it is looked after.
+    /// Nothing can be moved now. Where a peer takes nothing, the other one may have left unseen: it is looked after. So
+    /// is a client that is not read, because a command of its waits for the answers to those before it.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.to_client.is_empty() && self.to_cn.is_empty() {
+        if self.to_client.is_empty() && self.to_cn.is_empty() && self.stopped.is_none() {
             self.still_there = None;
             return Poll::Pending;
         }
@@ -420,10 +436,18 @@ impl Link {
             if hung_up(&self.client) {
                 return Poll::Ready(Event::ClientGone);
             }
-            if hung_up(&self.cn) && self.to_client.is_empty() {
+            if hung_up(&self.cn) && (self.to_client.is_empty() || self.is_given_up()) {
                 return Poll::Ready(Event::CnGone);
             }
         }
+    }
+
+    /// Whether a client that takes nothing was waited for long enough.
+    fn is_given_up(&mut self) -> bool {
+        let (asked, from_cn, left) = self.in_vain;
+        let now = (self.passed.from_cn, self.to_client.len());
+        self.in_vain = if now == (from_cn, left) { (asked + 1, now.0, now.1) } else { (0, now.0, now.1) };
+        self.in_vain.0 >= ASKED_IN_VAIN
     }
 }
 

@@ -20,6 +20,9 @@ use shunt_proto::tenant::Refusal;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
+/// The most that a CN takes of connection attributes: with more it takes the handshake for broken.
+const MAX_ATTRIBUTES: usize = 65_535;
+
 /// What of a login a later one on the same connection needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
@@ -40,9 +43,8 @@ pub(crate) struct Welcomed {
 /// Tells a client that there is no room, and closes. Never waits.
 pub(crate) fn refuse_full(socket: TcpStream) {
     let err = reply::Err::new(1040, "08004", "Too many connections");
-    // Who does not read this has left.
-    let _ = socket.try_write(&err.packet(0));
-    drop(socket);
+    // Written past the runtime, which knows nothing of the socket yet. Who does not read this has left.
+    let _ = socket.into_std().and_then(|mut socket| std::io::Write::write(&mut socket, &err.packet(0)));
 }
 
 /// Greets the client and lets it log in.
@@ -108,6 +110,10 @@ async fn first(client: &mut PacketStream) -> Result<(Box<Login>, u8), CloseReaso
     };
     let seq = packet.seq.wrapping_add(1);
     match First::read(&packet.payload) {
+        Ok(First::Login(login)) if login.attributes_len() > MAX_ATTRIBUTES => {
+            let err = reply::Err::new(1105, "HY000", "connection attributes take more than 64 KiB");
+            Err(tell(client, seq, err).await)
+        }
         Ok(First::Login(login)) => Ok((login, seq)),
         Ok(First::SslRequest) => {
             let err = reply::Err::new(3159, "HY000", "TLS is not offered here: connect without it");
@@ -136,9 +142,7 @@ async fn authenticate(
     let capabilities = login::offered(login.capabilities, greeting.capabilities);
     // A client without auth switches cannot be relayed: its useless answer is, and the CN refuses it in its words.
     let proof = match proof {
-        Proof::Relay(_) if capabilities & capability::PLUGIN_AUTH == 0 => {
-            Proof::Password(crate::cn::Password::Known(native::Stage1::of(&greeting.salt)))
-        }
+        Proof::Relay(_) if capabilities & capability::PLUGIN_AUTH == 0 => Proof::Hopeless,
         proof => proof,
     };
     let asked = Asked {

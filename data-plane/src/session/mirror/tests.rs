@@ -158,3 +158,31 @@ fn errors_of_an_unwell_cn_are_told_once() {
     mirror.err(None, 1062);
     assert_eq!(mirror.take_suspect(), None);
 }
+
+#[test]
+fn texts_of_prepares_that_nobody_answers_are_bounded() {
+    let mut mirror = Mirror::new(None);
+    for _ in 0..8 {
+        mirror.command(Command { code: command::STMT_PREPARE, body: &vec![b'x'; 1 << 20], whole: false });
+        mirror.more(&vec![b'x'; 1 << 20]);
+    }
+    let kept: usize = mirror.preparing.iter().flatten().map(Vec::len).sum();
+    assert!(kept <= MOST_TEXT && kept == mirror.preparing_text, "{kept}");
+    for id in 0..8 {
+        mirror.prepared(id, 0, 0);
+    }
+    assert_eq!((mirror.preparing_text, mirror.preparing.len()), (0, 0));
+}
+
+#[test]
+fn an_err_in_a_transaction_leaves_it_open_as_far_as_is_known() {
+    let mut mirror = Mirror::new(None);
+    let query = pending(command::QUERY, 0);
+    mirror.err(Some(&query), 1064);
+    assert!(!mirror.may_be_in_transaction());
+    mirror.ok(&query, &ok(IN_TRANS));
+    mirror.err(Some(&query), 1062);
+    assert!(mirror.may_be_in_transaction());
+    mirror.ok(&query, &ok(0));
+    assert!(!mirror.may_be_in_transaction());
+}
