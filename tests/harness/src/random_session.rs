@@ -406,7 +406,7 @@ impl Generator<'_> {
         }
     }
 
-    /// A row and a command over 16 MiB.
+    /// A row, a command and a part of a file over 16 MiB.
     fn big(&mut self) {
         let at = self.steps.len() / 2;
         let length =
@@ -414,6 +414,15 @@ impl Generator<'_> {
         self.steps.insert(at, Step::Command(command::query(format!("SELECT REPEAT('a', {length}), 1"))));
         let text = "b".repeat(0xFF_FFFF - "\u{3}SELECT LENGTH('')".len() + self.rng.random_range(0..3) - 1);
         self.steps.insert(at, Step::Command(command::query(format!("SELECT LENGTH('{text}')"))));
+        let length = *[0xFF_FFFF, 0x100_0000, 0x1FF_FFFE].choose(&mut self.rng).expect("not empty");
+        let mut file: Vec<u8> = (0..)
+            .flat_map(|i| [format!("{}\t", 50_000 + i), "c".repeat(200_000), "\n".into()])
+            .flat_map(String::into_bytes)
+            .take(length)
+            .collect();
+        *file.last_mut().expect("not empty") = b'\n';
+        let load = "LOAD DATA LOCAL INFILE 'big' INTO TABLE l (a, @rest) SET s = LENGTH(@rest)";
+        self.steps.insert(at, Step::Upload(load.into(), vec![file, b"49999\tsmall\n".to_vec()]));
     }
 }
 
