@@ -74,10 +74,26 @@ impl Session {
 
     /// COM_RESET_CONNECTION: forgets the session's state, and goes on tracking.
     async fn reset(&mut self) -> Seen {
+        let payload = match self.reset_cn().await? {
+            Ok(payload) => payload,
+            Err(err) => return self.refuse(err),
+        };
+        let changes = reply::Ok::read(&payload).ok().and_then(|ok| {
+            let changes = self.link.shown().as_ref()?.filter(ok.changes).ok()?;
+            Some(reply::Ok { changes: &changes, ..ok }.write())
+        });
+        let bare = || reply::Ok::read(&payload).map(|ok| reply::Ok { changes: &[], ..ok }.write());
+        let payload = changes.or_else(|| bare().ok()).unwrap_or(payload.clone());
+        self.link.reply(&welcome::one_packet(1, &payload));
+        Ok(())
+    }
+
+    /// Lets the CN forget the session's state, and what is known of it along with it. Gives the CN's answer.
+    async fn reset_cn(&mut self) -> Result<Result<Vec<u8>, reply::Err>, CloseReason> {
         let answer = within_limit(TO_RESET, self.asker().command(&[command::RESET_CONNECTION])).await;
         let payload = match answer {
             Ok(payload) => payload,
-            Err(CnError::Refused(err)) => return self.refuse(err),
+            Err(CnError::Refused(err)) => return Ok(Err(err)),
             Err(_) => return Err(CloseReason::CnGone),
         };
         self.link.mirror.reset();
@@ -94,14 +110,7 @@ impl Session {
         if let Some(now) = self.link.shown() {
             *now = shown.unwrap_or_default();
         }
-        let changes = reply::Ok::read(&payload).ok().and_then(|ok| {
-            let changes = self.link.shown().as_ref()?.filter(ok.changes).ok()?;
-            Some(reply::Ok { changes: &changes, ..ok }.write())
-        });
-        let bare = || reply::Ok::read(&payload).map(|ok| reply::Ok { changes: &[], ..ok }.write());
-        let payload = changes.or_else(|| bare().ok()).unwrap_or(payload.clone());
-        self.link.reply(&welcome::one_packet(1, &payload));
-        Ok(())
+        Ok(Ok(payload))
     }
 
     /// The client may have touched the tracking variables: what it is shown follows, and the mirror goes on seeing all.
@@ -160,7 +169,11 @@ impl Session {
         };
         match changed {
             Ok(ok) => self.link.reply(&welcome::one_packet(seq, &ok)),
-            Err(Denied::Told(err)) => self.link.reply(&err.packet(seq)),
+            Err(Denied::Told(err)) => {
+                // A server forgets the session's state before it looks at the password, and keeps the old user.
+                let _ = self.reset_cn().await?;
+                self.link.reply(&err.packet(seq));
+            }
             Err(Denied::Client(error)) => return Err(CloseReason::InLogin(error)),
         }
         Ok(())
