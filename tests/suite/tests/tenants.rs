@@ -101,13 +101,14 @@ async fn a_suspended_tenant_is_let_in_no_more_and_its_sessions_end_where_they_ca
 
     declare(&shunt, "acme", json!({ "suspended": true })).await?;
     // Those that rest are closed, and their clients read why.
+    count_is(&shunt, "acme", 3).await;
     assert_eq!(last_word(&mut idle).await?, suspended);
     assert_eq!(last_word(&mut new).await?, suspended);
     // The others end what they are at: the statement that runs, and the transaction with all that is still in it.
     let slept = busy.receive().await?;
     assert_eq!((slept.shape, slept.value()?.as_str()), (Shape::Text, "0"));
-    assert_eq!(last_word(&mut busy).await?, suspended);
     count_is(&shunt, "acme", 2).await;
+    assert_eq!(last_word(&mut busy).await?, suspended);
     committing.run("INSERT INTO t VALUES ('suspended')").await?;
     assert_eq!(committing.value("SELECT COUNT(*) FROM t WHERE a = 'suspended'").await?, "2");
     committing.run("COMMIT").await?;
@@ -153,10 +154,10 @@ async fn no_login_slips_in_beside_a_suspension() -> Result<()> {
     let suspend = declare(&shunt, "acme", json!({ "suspended": true }));
     let (mut inside, suspended) = tokio::try_join!(logins, suspend)?;
     let () = suspended;
+    count_is(&shunt, "acme", 0).await;
     for session in &mut inside {
         assert_eq!(last_word(session).await?.code, 4151);
     }
-    count_is(&shunt, "acme", 0).await;
     Ok(())
 }
 
