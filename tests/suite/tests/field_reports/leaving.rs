@@ -5,7 +5,7 @@ use crate::{counted, nobody_is_left};
 use anyhow::{Result, ensure};
 use futures::future::join_all;
 use shunt_harness::mariadb::Options;
-use shunt_harness::{Login, Raw, Shape, command, eventually};
+use shunt_harness::{Login, Raw, command, eventually};
 
 /// Waits until so many of these statements run.
 async fn running(root: &mut Raw, like: &str, many: usize) {
@@ -81,48 +81,6 @@ async fn slow_kills_keep_nobody_from_logging_in() -> Result<()> {
     Ok(())
 }
 
-/// A client dies, its UPDATE waits on, and commits when nobody expects it any more.
-#[tokio::test]
-async fn an_update_of_a_client_that_is_gone_does_not_commit_later() -> Result<()> {
-    let cn = shared_cn().await;
-    let shunt = shunt_before(&[cn]).await?;
-    let table = format!("{DATABASE}.gone");
-    cn.run(&[
-        &format!("CREATE OR REPLACE TABLE {table} (id INT PRIMARY KEY, n INT) ENGINE=InnoDB"),
-        &format!("INSERT INTO {table} VALUES (1, 0)"),
-    ])
-    .await?;
-    let mut root = cn.root().await?;
-    for by_reset in [true, false] {
-        let mut holder = login(&shunt, &app()).await?;
-        holder.run("BEGIN").await?;
-        holder.run(format!("SELECT n FROM {table} WHERE id = 1 FOR UPDATE")).await?;
-        let mut client = login(&shunt, &app()).await?;
-        client.send(&command::query(format!("UPDATE {table} SET n = n + 1 WHERE id = 1"))).await?;
-        let waiting =
-            format!("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'UPDATE {table}%'");
-        for (client, there) in [(None, "1"), (Some(client), "0")] {
-            match client {
-                Some(client) if by_reset => client.abort()?,
-                Some(client) => drop(client),
-                None => {}
-            }
-            eventually("the UPDATE", async || {
-                let n = root.value(&waiting).await?;
-                ensure!(n == there, "{n} wait");
-                anyhow::Ok(())
-            })
-            .await;
-            if there == "1" {
-                continue;
-            }
-            holder.run("ROLLBACK").await?;
-            assert_eq!(root.value(format!("SELECT n FROM {table}")).await?, "0");
-        }
-    }
-    Ok(())
-}
-
 /// Statements of clients that left stayed prepared, until the server had no room for more.
 #[tokio::test]
 async fn a_client_that_leaves_leaves_no_statement_prepared() -> Result<()> {
@@ -170,26 +128,6 @@ async fn what_is_counted_as_current_goes_down_again() -> Result<()> {
     Ok(())
 }
 
-/// A KILL behind a comment did nothing, or hung.
-#[tokio::test]
-async fn a_kill_is_one_behind_comments_and_in_any_writing() -> Result<()> {
-    let shunt = shunt_before(&[shared_cn().await]).await?;
-    let mut s = login(&shunt, &app()).await?;
-    for (before, behind) in [
-        ("/* from the pool */ KILL ", ""),
-        ("-- why\n\tkill\nconnection ", " ;"),
-        ("# why\nKill HARD ", " -- now"),
-        ("KILL/**/SOFT/**/CONNECTION/**/", "/* now */;"),
-    ] {
-        let mut victim = login(&shunt, &app()).await?;
-        let response = s.query(format!("{before}{}{behind}", victim.connection_id())).await?;
-        assert_eq!(response.shape, Shape::Ok, "{before}: {:?}", response.err());
-        victim.closed().await?;
-    }
-    assert_eq!(s.value("SELECT 'in step'").await?, "in step");
-    Ok(())
-}
-
 /// A KILL among other statements is not seen, and it says so: it must not be taken for done, or hit somebody else.
 #[tokio::test]
 async fn a_kill_among_other_statements_hits_nobody() -> Result<()> {
@@ -205,9 +143,9 @@ async fn a_kill_among_other_statements_hits_nobody() -> Result<()> {
     Ok(())
 }
 
-/// A session that killed itself took the process along.
+/// A session that killed itself took the process along. Here it does so as the first thing that it does.
 #[tokio::test]
-async fn a_session_may_kill_itself() -> Result<()> {
+async fn a_session_may_kill_itself_at_once() -> Result<()> {
     let cn = shared_cn().await;
     let shunt = shunt_before(&[cn]).await?;
     for query in ["", "QUERY "] {

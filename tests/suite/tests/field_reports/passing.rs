@@ -5,7 +5,6 @@ use crate::stand::{
     DATABASE, app, both_ways, id_on_cn, login, own_cn, shared_cn, shown, shunt_before, tracking_cn,
 };
 use anyhow::{Result, ensure};
-use futures::future::join_all;
 use shunt_harness::mariadb::Options;
 use shunt_harness::{MariaDb, Param, Raw, Shunt, com, command};
 
@@ -84,34 +83,6 @@ async fn a_huge_statement_takes_no_memory_of_its_size() -> Result<()> {
     let now = resident(&mut shunt).await?;
     ensure!(now < before + (8 << 20), "{before} bytes before, {now} with a file");
     s.quit().await
-}
-
-/// Two megabytes for a session that does nothing.
-#[tokio::test]
-async fn an_idle_session_keeps_no_buffer() -> Result<()> {
-    const SESSIONS: u64 = 300;
-    let cn = shared_cn().await;
-    let mut shunt = shunt_before(&[cn]).await?;
-    // What the first ones cost is not theirs alone.
-    drop(join_all((0..20).map(|_| used(&shunt))).await);
-    let before = resident(&mut shunt).await?;
-    let mut held = Vec::new();
-    for _ in 0..SESSIONS / 20 {
-        held.extend(join_all((0..20).map(|_| used(&shunt))).await);
-    }
-    ensure!(held.iter().all(Result::is_ok), "a session failed");
-    let each = resident(&mut shunt).await?.saturating_sub(before) / SESSIONS;
-    ensure!(each < 32 << 10, "{each} bytes for each of {SESSIONS} sessions");
-    Ok(())
-}
-
-/// A session that had something large in both directions, and a statement.
-async fn used(shunt: &Shunt) -> Result<Raw> {
-    let mut s = login(shunt, &app()).await?;
-    let text = "x".repeat(200_000);
-    s.value(format!("SELECT REPEAT('{text}', 2)")).await?;
-    s.prepare("SELECT ?").await?;
-    Ok(s)
 }
 
 /// Every SET was kept to be replayed, and a variable that is set for each request was memory for each request.
