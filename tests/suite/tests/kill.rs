@@ -113,7 +113,7 @@ impl Sleeper {
     }
 
     /// It was killed whole: its client sees the connection close, as a server's client does.
-    async fn is_gone(mut self) -> Result<()> {
+    async fn goes_away(mut self) -> Result<()> {
         self.session.closed().await?;
         self.runs(false).await
     }
@@ -156,7 +156,7 @@ async fn a_kill_reaches_the_session_wherever_it_is_and_no_other() -> Result<()> 
                 let mut session = session;
                 session.closed().await.with_context(|| format!("{what}, idle"))?;
             } else {
-                victim.is_gone().await.with_context(|| format!("{what}, {way:?}"))?;
+                victim.goes_away().await.with_context(|| format!("{what}, {way:?}"))?;
             }
         }
     }
@@ -281,7 +281,7 @@ async fn a_kill_is_known_in_any_clothes() -> Result<()> {
             let statement = format!("{before}{}{after}", victim.id());
             let answer = killer.query(&statement).await?;
             ensure!(answer.err().is_none(), "{statement}: {answer:?}");
-            let seen = if whole { victim.is_gone().await } else { victim.woke().await.map(drop) };
+            let seen = if whole { victim.goes_away().await } else { victim.woke().await.map(drop) };
             seen.with_context(|| statement)?;
         }
     }

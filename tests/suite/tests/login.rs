@@ -317,7 +317,7 @@ async fn a_thousand_greetings_break_no_client() -> Result<()> {
     assert_eq!((ids.len(), salts.len()), (1000, 1000), "each its own");
     // It greets as the CN does, but for what it does not offer.
     let own = Raw::connect(cn.address(), &Login::user("nobody")).await?.greeting.clone();
-    let ours = Raw::connect(shunt.address(), &Login::user("nobody")).await?.greeting.clone();
+    let ours = Raw::connect(shunt.address(), &Login::user("nobody")).await?.greeting;
     assert_eq!((&ours.version, ours.charset, ours.status), (&own.version, own.charset, own.status));
     assert_eq!(ours.plugin, mariadb_native());
     for refused in [Caps::SSL, Caps::COMPRESS, Caps::MARIADB_PROGRESS, Caps::MARIADB_CACHE_METADATA] {

@@ -132,7 +132,7 @@ async fn leave_in_login(at: SocketAddr, login: &Login, n: usize) -> Result<bool>
     let mut client = Raw::connect(at, login).await?;
     let bytes = packet(1, &login.response(&client.greeting));
     client.send_bytes(&bytes[..n.min(bytes.len())]).await?;
-    vanish(client, n % 2 == 0)?;
+    vanish(client, n.is_multiple_of(2))?;
     Ok(n < bytes.len())
 }
 
@@ -144,7 +144,7 @@ async fn leave_in_answer(at: SocketAddr, login: &Login, n: usize) -> Result<()> 
     let switch = client.read_packet().await?;
     ensure!(switch.payload.first() == Some(&0xFE), "{:02x?}", switch.payload);
     client.send_bytes(&packet(switch.sequence + 1, &[7; 20])[..n]).await?;
-    vanish(client, n % 2 == 0)
+    vanish(client, n.is_multiple_of(2))
 }
 
 /// Logs in, asks for another user, and leaves when it is asked for the password: before its answer's byte `n`.
@@ -155,7 +155,7 @@ async fn leave_in_change(at: SocketAddr, n: usize) -> Result<()> {
     let switch = client.read_packet().await?;
     ensure!(switch.payload.first() == Some(&0xFE), "{:02x?}", switch.payload);
     client.send_bytes(&packet(switch.sequence + 1, &[7; 20])[..n]).await?;
-    vanish(client, n % 2 == 0)
+    vanish(client, n.is_multiple_of(2))
 }
 
 /// Shunt in front of a strict CN, on a host of its own.
