@@ -1,7 +1,8 @@
 //! Random sessions against a CN directly, and by another way to it: the answers must be the same,
 //! packet for packet, but for ids.
 //!
-//! `SEEDS=n` runs n seeds (500 unless told), `SEED=x` replays one, `WORKERS=n` that many at once.
+//! `SEEDS=n` runs n seeds (500 unless told), `SEED=x` replays one, `WORKERS=n` that many at once,
+//! `SHOW=n` prints up to n differences (3).
 
 use anyhow::{Result, ensure};
 use futures::StreamExt as _;
