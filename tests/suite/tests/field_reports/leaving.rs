@@ -1,11 +1,13 @@
 //! Reports about KILL and about clients that leave: what they left must end, at little cost, and nothing else with it.
 
-use crate::stand::{DATABASE, app, login, metric, own_cn, shared_cn, shown, shunt_before};
+use crate::stand::{
+    DATABASE, app, app_as, group_of, login, metric, own_cn, setup, shared_cn, shown, shunt_before,
+};
 use crate::{counted, nobody_is_left};
 use anyhow::{Result, ensure};
 use futures::future::join_all;
 use shunt_harness::mariadb::Options;
-use shunt_harness::{Login, Raw, command, eventually};
+use shunt_harness::{ErrPacket, Login, Raw, command, eventually};
 
 /// Waits until so many of these statements run.
 async fn running(root: &mut Raw, like: &str, many: usize) {
@@ -168,5 +170,32 @@ async fn a_session_may_kill_itself_at_once() -> Result<()> {
     }
     assert_eq!(login(&shunt, &app()).await?.value("SELECT 'well'").await?, "well");
     nobody_is_left(&shunt).await;
+    Ok(())
+}
+
+/// An account was suspended, and its sessions on other proxies lived on.
+#[tokio::test]
+async fn a_suspension_reaches_the_sessions_of_every_data_plane() -> Result<()> {
+    let shunt =
+        setup().group(group_of(&[shared_cn().await])).tenant("acme", serde_json::json!({})).planes(2).await?;
+    let mut sessions = Vec::new();
+    for plane in &shunt.planes[1..] {
+        for user in ["acme:app", "app"] {
+            let mut s = Raw::login(plane.mysql(), &app_as(user)).await?;
+            s.run("DO 1").await?;
+            sessions.push(s);
+        }
+    }
+    let file = shunt.folder().join("suspended.yaml");
+    std::fs::write(&file, "tenants: [ { name: acme, suspended: true } ]\n")?;
+    shunt.ctl(&["apply", "-f", &file.display().to_string()]).await?;
+    for (n, mut s) in sessions.into_iter().enumerate() {
+        if n % 2 == 0 {
+            assert_eq!(ErrPacket::decode(&s.read_packet().await?.payload)?.code, 4151);
+            s.closed().await?;
+        } else {
+            assert_eq!(s.value("SELECT 'lives'").await?, "lives");
+        }
+    }
     Ok(())
 }
