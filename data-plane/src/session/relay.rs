@@ -37,7 +37,7 @@ const TURN: usize = 8;
 const STILL_THERE: Duration = Duration::from_secs(1);
 
 /// How often a client that takes nothing of what its CN said last, before it closed, is asked: then it is given up.
-const ASKED_IN_VAIN: u32 = 30;
+const ASKED_IN_VAIN: u32 = 10;
 
 /// What a session must see to itself.
 #[derive(Debug)]

@@ -162,3 +162,13 @@ pub(crate) async fn metric(shunt: &Shunt, plane: usize, name: &str, labels: &str
     ensure!(text.contains(&format!("# TYPE {}", name.trim_end_matches("_total"))), "no {name} in {text}");
     Ok(sum)
 }
+
+/// Waits until this many sessions are left on the last plane.
+pub(crate) async fn sessions_left(shunt: &Shunt, but: u32) {
+    eventually(&format!("{but} sessions are left"), async || {
+        let n = metric(shunt, shunt.planes.len() - 1, "shunt_data_sessions", "").await?;
+        ensure!(n == f64::from(but), "{n}");
+        anyhow::Ok(())
+    })
+    .await;
+}

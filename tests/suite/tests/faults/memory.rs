@@ -1,0 +1,53 @@
+//! What a session costs in memory, at rest, and whether anything stays behind.
+
+use crate::stand::{app, group_of, login, own_cn, seen, sessions_left, setup};
+use anyhow::{Result, ensure};
+use futures::StreamExt as _;
+use shunt_harness::mariadb::Options;
+use shunt_harness::{Raw, Shunt};
+
+const KIB: u64 = 1024;
+
+async fn open(shunt: &Shunt, n: usize) -> Result<Vec<Raw>> {
+    let way = app().session_track(true);
+    let logins = futures::stream::iter(0..n).map(|_| login(shunt, &way));
+    let sessions: Vec<Result<Raw>> = logins.buffer_unordered(16).collect().await;
+    sessions.into_iter().collect()
+}
+
+fn resident(shunt: &mut Shunt) -> Result<u64> {
+    shunt.plane("data-1").process()?.resident()
+}
+
+/// Two thousand at rest, after each did something; then five thousand that come and go, and as many more.
+#[tokio::test]
+async fn idle_sessions_are_small_and_logins_leave_nothing_behind() -> Result<()> {
+    let cn = own_cn(Options::new()).await?;
+    let mut shunt = setup().group(group_of(&[&cn])).planes(1).await?;
+    seen(&shunt).await;
+    drop(open(&shunt, 50).await?);
+    sessions_left(&shunt, 0).await;
+    let before = resident(&mut shunt)?;
+
+    let mut sessions = open(&shunt, 2000).await?;
+    for s in &mut sessions {
+        s.run("SELECT REPEAT('x', 20000)").await?;
+    }
+    let each = (resident(&mut shunt)? - before) / 2000;
+    println!("an idle session: {each} bytes resident");
+    ensure!(each <= 24 * KIB, "{each} bytes for an idle session");
+    drop(sessions);
+    sessions_left(&shunt, 0).await;
+
+    let mut after = Vec::new();
+    for _ in 0..2 {
+        for _ in 0..5 {
+            drop(open(&shunt, 500).await?);
+            sessions_left(&shunt, 0).await;
+        }
+        after.push(resident(&mut shunt)?);
+    }
+    println!("after 2,500 logins {} KiB, after 5,000 {} KiB", after[0] / KIB, after[1] / KIB);
+    ensure!(after[1] < after[0] + 1024 * KIB, "logins leave memory behind");
+    Ok(())
+}
