@@ -7,7 +7,7 @@ use crate::stand::{
 use anyhow::Result;
 use serde_json::json;
 use shunt_harness::mariadb::Options;
-use shunt_harness::{Group, Login, Param, Raw, Setup, Shape, com, command, eventually};
+use shunt_harness::{Group, Login, Raw, Setup, Shape, com, command, eventually};
 
 /// Two groups: `tp` on one CN for everybody, `ap` on another for who asks for it; and tenants.
 fn two_groups(tp: std::net::SocketAddr, ap: std::net::SocketAddr) -> Setup {
@@ -56,35 +56,46 @@ async fn a_changed_user_is_another_session() -> Result<()> {
     Ok(())
 }
 
-/// A refusal costs nothing: the session is what it was, its state included, on the connection that it had.
+/// A refusal leaves the old user where it was, on the connection that it had. The session's state is gone, as it is
+/// on a CN itself, which forgets it before it looks at the password.
 #[tokio::test]
-async fn a_refused_change_leaves_the_session_as_it_was() -> Result<()> {
+async fn a_refused_change_leaves_the_old_user() -> Result<()> {
     let (cn, ap) = (shared_cn().await, own_cn(Options::new()).await?);
     let shunt = two_groups(cn.address(), ap.address()).standalone().await?;
     seen(&shunt).await;
     for way in both_ways(&app()) {
-        let mut s = login(&shunt, &way).await?;
-        let on_cn = id_on_cn(&mut s).await?;
-        s.run("SET @a = 'kept'").await?;
-        s.run(format!("CREATE TEMPORARY TABLE {DATABASE}.t AS SELECT 1 AS a")).await?;
-        let statement = s.prepare("SELECT ?").await?;
         let as_user = |user: &str| Login { user: user.into(), ..way.clone() };
         let wrong = Login { password: "wrong".into(), ..way.clone() };
-        assert_eq!(err(&mut s, &wrong).await?, (1045, "28000".into()));
-        let wrong = Login { user: "gone:app".into(), ..wrong };
-        assert_eq!(err(&mut s, &wrong).await?.0, 1045, "a suspension is told to who knows the password");
-        assert_eq!(err(&mut s, &as_user("gone:app")).await?, (4151, "HY000".into()));
-        assert_eq!(err(&mut s, &as_user("strict:app?nothing=here")).await?, (1105, "08004".into()));
-        assert_eq!(err(&mut s, &as_user("app?=")).await?.0, 1105);
         let nowhere = way.clone().database("no_such_database");
-        assert_eq!(err(&mut s, &nowhere).await?, (1049, "42000".into()));
-
-        assert_eq!(id_on_cn(&mut s).await?, on_cn);
-        assert_eq!(s.value("SELECT CONCAT(@a, USER(), DATABASE())").await?, "keptapp@127.0.0.1suite");
-        assert_eq!(s.value(format!("SELECT a FROM {DATABASE}.t")).await?, "1");
-        let echoed = s.execute(statement, &[Param::Text("x".into())]).await?.success()?;
-        assert!(echoed.results()?[0].rows[0].ends_with(b"\x01x"));
+        let mut s = login(&shunt, &way).await?;
+        let on_cn = id_on_cn(&mut s).await?;
+        for (to, refused) in [
+            (wrong.clone(), (1045, "28000")),
+            // A suspension is told to who knows the password.
+            (Login { user: "gone:app".into(), ..wrong }, (1045, "28000")),
+            (as_user("gone:app"), (4151, "HY000")),
+            (as_user("strict:app?nothing=here"), (1105, "08004")),
+            (as_user("app?="), (1105, "08004")),
+            (nowhere, (1049, "42000")),
+        ] {
+            s.run("SET @a = 1, autocommit = 0").await?;
+            s.run(format!("CREATE TEMPORARY TABLE {DATABASE}.t (a INT)")).await?;
+            let statement = s.prepare("SELECT ?").await?;
+            assert_eq!(err(&mut s, &to).await?, (refused.0, refused.1.to_owned()), "{}", to.user);
+            assert_eq!(id_on_cn(&mut s).await?, on_cn);
+            let is = s.run("SELECT USER(), DATABASE(), @a IS NULL, @@autocommit").await?.rows()?;
+            let is: Vec<_> = is[0].iter().flatten().map(String::as_str).collect();
+            assert_eq!(is, ["app@127.0.0.1", DATABASE, "1", "1"], "{}", to.user);
+            is_pinned(&shunt, &s, &[]).await;
+            assert_eq!(s.execute(statement, &[]).await?.err().map(|err| err.code), Some(1243));
+        }
         s.quit().await?;
+
+        // The same at the CN itself.
+        let mut direct = Raw::login(cn.address(), &way).await?;
+        direct.run("SET @a = 1").await?;
+        assert_eq!(err(&mut direct, &Login { password: "wrong".into(), ..way.clone() }).await?.0, 1045);
+        assert_eq!(direct.value("SELECT @a IS NULL").await?, "1");
     }
     Ok(())
 }
