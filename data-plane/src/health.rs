@@ -120,8 +120,9 @@ async fn until_it_serves(cn: CnId, routing: Arc<Routing>, service: Service, perm
         drop(permit);
         match probed {
             Ok(baseline) => {
-                routing.succeeded(&cn, baseline);
-                break;
+                if routing.succeeded(&cn, baseline) {
+                    break;
+                }
             }
             Err(error) if says_nothing(&error) => {
                 tracing::debug!(%cn, %error, "probe");

@@ -22,7 +22,9 @@ use shunt_proto::tenant::{Refusal, Request, Tenant, Tier, route};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Where sessions can go, for all workers.
 pub(crate) struct Routing {
@@ -51,8 +53,31 @@ struct CnView {
     reason: String,
     /// It is down by the configuration, whatever it answers.
     refused: bool,
+    /// When it was up last after being down.
+    up_since: Option<Instant>,
+    /// How often in a row it failed soon after that: what fails logins need not fail probes.
+    relapses: u32,
+    /// Whatever a probe says, it is not up before this.
+    not_before: Option<Instant>,
     baseline: Option<Arc<Baseline>>,
 }
+
+impl CnView {
+    /// It failed: if that was soon after it came up, it stays down for longer than the last time.
+    fn relapse(&mut self) {
+        let soon = self.up_since.is_some_and(|since| since.elapsed() < SOON);
+        self.relapses = if soon { self.relapses + 1 } else { 0 };
+        let longer = (FIRST_HOLD * 2_u32.saturating_pow(self.relapses.min(10))).min(LONGEST_HOLD);
+        self.not_before = (self.relapses > 0).then(|| Instant::now() + longer);
+    }
+}
+
+/// How soon after coming up a failure is a relapse.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Half of how long a CN is held down after the first relapse, and the longest.
+const FIRST_HOLD: Duration = Duration::from_millis(100);
+const LONGEST_HOLD: Duration = Duration::from_secs(3);
 
 /// What a CN says of itself, once for all sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,6 +243,7 @@ impl Routing {
         }
         view.health = Health::Down;
         reason.clone_into(&mut view.reason);
+        view.relapse();
         drop(state);
         tracing::warn!(%cn, reason, "cn is down");
         // The receiver lives as long as the process.
@@ -230,16 +256,21 @@ impl Routing {
         let _ = self.probes.send(cn.clone());
     }
 
-    /// A probe of `cn` succeeded.
-    pub(crate) fn succeeded(&self, cn: &CnId, baseline: Baseline) {
+    /// A probe of `cn` succeeded. False where it stays down for a while all the same.
+    pub(crate) fn succeeded(&self, cn: &CnId, baseline: Baseline) -> bool {
         let mut state = self.state.lock();
-        let Some(view) = state.cns.get_mut(cn).filter(|view| !view.refused) else { return };
+        let Some(view) = state.cns.get_mut(cn).filter(|view| !view.refused) else { return true };
+        if view.not_before.is_some_and(|until| Instant::now() < until) {
+            return false;
+        }
         if view.health == Health::Down {
             tracing::info!(%cn, "cn is up");
+            view.up_since = Some(Instant::now());
         }
         view.health = Health::Up;
         view.reason.clear();
         view.baseline = Some(Arc::new(baseline));
+        true
     }
 
     /// A check of `cn` succeeded. Whether one that is down is up again only a probe says, which began after that.

@@ -55,9 +55,31 @@ fn a_cn_that_failed_is_avoided_until_a_probe_succeeds() {
         assert_eq!(routing.place(&request(), &[]).unwrap().cn.name().as_str(), "cn-2");
     }
     let baseline = Baseline { version: b"x".to_vec(), capabilities: 0, collation: 45, subscription: None };
-    routing.succeeded(&cn_1, baseline);
+    assert!(routing.succeeded(&cn_1, baseline));
     let names: Vec<_> = (0..2).map(|_| routing.place(&request(), &[]).unwrap()).collect();
     assert!(names.iter().any(|placed| *placed.cn.name() == cn_1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cn_that_fails_again_and_again_is_down_for_longer_each_time() {
+    let (routing, _probes) = Routing::new(false);
+    routing.publish(&snapshot(1, &["cn-1"]));
+    let cn_1 = CnId::new("cn-1").unwrap();
+    let baseline = Baseline { version: b"x".to_vec(), capabilities: 0, collation: 45, subscription: None };
+    for held_ms in [0, 200, 400, 800, 1600, 3000, 3000] {
+        routing.failed(&cn_1, "full");
+        if held_ms > 0 {
+            tokio::time::advance(Duration::from_millis(held_ms - 1)).await;
+            assert!(!routing.succeeded(&cn_1, baseline.clone()), "up before {held_ms} ms");
+            assert!(routing.is_down(&cn_1));
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert!(routing.succeeded(&cn_1, baseline.clone()), "down after {held_ms} ms");
+    }
+    // One that was well for a while begins anew.
+    tokio::time::advance(SOON).await;
+    routing.failed(&cn_1, "full");
+    assert!(routing.succeeded(&cn_1, baseline));
 }
 
 #[test]
