@@ -17,6 +17,11 @@ pub(crate) const BLOCK: u32 = 1 << 20;
 /// The first id of all blocks.
 pub(crate) const FIRST: u32 = 1 << 30;
 
+/// Whether `id` is of some data plane; all others are the CNs' own.
+pub(crate) const fn is_ours(id: u32) -> bool {
+    id >= FIRST && id < 2 * FIRST
+}
+
 /// The file is written once for so many ids.
 const STEP: u32 = 1024;
 

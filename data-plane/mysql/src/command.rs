@@ -1,5 +1,7 @@
 //! Commands: their numbers, and what shape of response each one has.
 
+/// `COM_SLEEP`: a server's own, refused when a client sends it
+pub const SLEEP: u8 = 0x00;
 /// `COM_QUIT`
 pub const QUIT: u8 = 0x01;
 /// `COM_INIT_DB`

@@ -42,7 +42,7 @@ impl Session {
                     let id = u64::from(u32::from_le_bytes(*id));
                     self.kill(packet, Kill { id, kind: KillKind::Connection }).await
                 }
-                None => self.refuse(reply::Err::new(1047, "08S01", "Unknown command")),
+                None => self.unknown_command().await,
             },
             Some(&command::QUERY) => match sql::kill(&payload[1..]) {
                 Some(kill) => self.kill(packet, kill).await,
@@ -56,7 +56,7 @@ impl Session {
                 "42000",
                 "replication commands are refused: a routed session is not a replica's",
             )),
-            _ => self.refuse(reply::Err::new(1047, "08S01", "Unknown command")),
+            _ => self.unknown_command().await,
         };
         self.link.go_on();
         seen
@@ -65,6 +65,16 @@ impl Session {
     fn refuse(&mut self, err: reply::Err) -> Seen {
         self.link.reply(&err.packet(1));
         Ok(())
+    }
+
+    /// A command whose response has no known shape. The CN refuses another one in its place that every CN refuses with
+    /// one packet (COM_SLEEP): so its words and what it remembers of its last error are right.
+    async fn unknown_command(&mut self) -> Seen {
+        match within(self.asker().command(&[command::SLEEP])).await {
+            Err(CnError::Refused(err)) => self.refuse(err),
+            Ok(_) => self.refuse(reply::Err::new(1047, "08S01", "Unknown command")),
+            Err(_) => Err(CloseReason::CnGone),
+        }
     }
 
     fn asker(&mut self) -> Asker<'_> {
@@ -151,6 +161,7 @@ impl Session {
         if asked.as_ref().map_or_else(|error| matches!(error, CnError::Refused(_)), Vec::is_empty) {
             let lifted = "SET STATEMENT sql_select_limit=DEFAULT, max_statement_time=0 FOR ";
             asked = within(self.asker().rows(&format!("{lifted}{TRACKERS}"))).await;
+            self.bring_out_late_reports().await?;
         }
         let mut rows = asked?;
         for value in rows.iter_mut().flatten().flatten() {
@@ -224,7 +235,7 @@ impl Session {
 
     /// KILL of an id that the client may have been given by Shunt, or that is the CN's own.
     async fn kill(&mut self, packet: &[u8], kill: Kill) -> Seen {
-        let Some(id) = u32::try_from(kill.id).ok().filter(|id| *id >= ids::FIRST) else {
+        let Some(id) = u32::try_from(kill.id).ok().filter(|id| ids::is_ours(*id)) else {
             self.link.pass(packet);
             return Ok(());
         };
@@ -290,6 +301,14 @@ impl Session {
         Ok(())
     }
 
+    /// A value that SET STATEMENT put back is reported with a later OK that changes state: let it be one of ours.
+    async fn bring_out_late_reports(&mut self) -> Result<(), CnError> {
+        match within(self.asker().execute("SET SESSION session_track_state_change=ON")).await {
+            Ok(_) | Err(CnError::Refused(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether this session's CN would let its user kill other users' sessions.
     async fn may_kill_others(&mut self) -> Result<bool, CloseReason> {
         let rows = within(self.asker().rows(
@@ -302,6 +321,7 @@ impl Session {
                '''@''', SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''') LIMIT 1",
         ))
         .await;
+        self.bring_out_late_reports().await.map_err(|_| CloseReason::CnGone)?;
         match rows {
             Ok(rows) => Ok(!rows.is_empty()),
             Err(CnError::Refused(_)) => Ok(false),
