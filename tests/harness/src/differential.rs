@@ -7,8 +7,9 @@
 //! - an OK's block of items without any item, which says what no block says;
 //! - the items of the first OK after a COM_CHANGE_USER was refused: a server resets the session then,
 //!   and tells of it only there;
-//! - what is told of transactions once a client has changed what it is told of: a tracker that was
-//!   switched on anew begins with how things stand, one that was on tells what is new;
+//! - what is told of transactions once a client has changed what it is told of, or such a refusal reset
+//!   it: a tracker that was switched on anew begins with how things stand, one that was on tells what is
+//!   new;
 //! - the bit SERVER_SESSION_STATE_CHANGED in EOF packets, where it says nothing that a client can use.
 
 use crate::caps::Caps;
@@ -235,10 +236,10 @@ impl Player {
         let tells =
             |p: &Seen| matches!(p.role, Role::Ok | Role::ResultEnd | Role::Eof) && p.payload.len() != 5;
         let told = exchange.packets.iter().any(tells);
-        self.refused = match exchange.shape {
-            Some(Shape::SwitchErr) => true,
-            _ => self.refused && !told,
-        };
+        let refused = exchange.shape == Some(Shape::SwitchErr);
+        self.refused = refused || self.refused && !told;
+        // The trackers were switched on anew, too.
+        self.subscribed |= refused;
         self.exchanges.push(exchange);
         goes_on
     }
