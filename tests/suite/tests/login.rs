@@ -1,6 +1,7 @@
 //! Logging in through Shunt: whoever the CN lets in is let in, whoever it refuses reads the CN's own words.
 //!
-//! What a CN makes of the address that clients come from is in `login_hosts.rs`.
+//! What a CN makes of the address that clients come from is in `login_hosts.rs`; what the service account is for, and
+//! may lack, in `login_service.rs`.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
@@ -480,96 +481,5 @@ async fn names_that_are_none_are_refused_with_their_cause() -> Result<()> {
         assert_eq!((told.code, told.sqlstate.as_str()), (1105, "08004"), "{user}");
         assert!(told.message.contains(cause), "{user}: {told}");
     }
-    Ok(())
-}
-
-// === the service account's rights ===
-
-/// Waits until the log of the standalone has these words.
-async fn logged(shunt: &mut Shunt, words: &str) -> Result<()> {
-    let process = shunt.plane("standalone").process()?;
-    eventually(words, async || {
-        let log = process.output();
-        log.contains(words).then_some(()).with_context(|| log.clone())
-    })
-    .await;
-    Ok(())
-}
-
-async fn poor_shunt(cn: &MariaDb, user: &str, password: &str) -> Result<Shunt> {
-    Setup::new().cn("cn-1", cn.address()).cn_account(user, password).standalone().await
-}
-
-#[tokio::test]
-async fn a_grant_that_the_service_account_lacks_is_told_by_name() -> Result<()> {
-    let cn = cn().await?;
-    cn.run(&["CREATE USER g_shunt@'%' IDENTIFIED BY 'secret'", "CREATE USER g_user@'%' IDENTIFIED BY 'one'"])
-        .await?;
-    let mut shunt = poor_shunt(cn, "g_shunt", "secret").await?;
-    let login = Login::user("g_user").password("one");
-    // Sessions are served all the same: their clients log in themselves.
-    let session = Raw::login(shunt.address(), &login).await?;
-    assert_eq!(pins(&shunt, &session).await?, ["credentials unknown"]);
-    logged(&mut shunt, "lacks a grant: GRANT SELECT ON mysql.global_priv").await?;
-    cn.run(&["GRANT SELECT ON mysql.global_priv TO g_shunt@'%'"]).await?;
-    let session = Raw::login(shunt.address(), &login).await?;
-    assert_eq!(pins(&shunt, &session).await?, [""; 0], "granted");
-    Ok(())
-}
-
-#[tokio::test]
-async fn without_the_right_to_see_or_end_sessions_a_kill_says_so() -> Result<()> {
-    let cn = cn().await?;
-    for (user, grant) in
-        [("k_neither", None), ("k_see", Some("PROCESS")), ("k_end", Some("CONNECTION ADMIN"))]
-    {
-        cn.run(&[
-            &format!("CREATE USER {user}@'%' IDENTIFIED BY 'secret'"),
-            &format!("GRANT SELECT ON mysql.global_priv TO {user}@'%'"),
-        ])
-        .await?;
-        if let Some(grant) = grant {
-            cn.run(&[&format!("GRANT {grant} ON *.* TO {user}@'%'")]).await?;
-        }
-        let mut shunt = poor_shunt(cn, user, "secret").await?;
-        // A client vanishes while its statement runs: nobody else would end that.
-        let login = Login::user("app").password("app");
-        let mut client = Raw::login(shunt.address(), &login).await?;
-        let statement = format!("SELECT SLEEP(1000), '{user}'");
-        client.send(&shunt_harness::command::query(&statement)).await?;
-        let mut root = cn.root().await?;
-        let running =
-            format!("SELECT COUNT(*) FROM information_schema.processlist WHERE info = \"{statement}\"");
-        eventually("the statement", async || {
-            ensure!(root.value(&running).await? == "1", "it does not run yet");
-            Ok(())
-        })
-        .await;
-        client.abort()?;
-        logged(&mut shunt, "lacks a grant: GRANT PROCESS, CONNECTION ADMIN ON *.*").await?;
-        assert_eq!(root.value(&running).await?, "1");
-        cn.run(&[&format!("GRANT PROCESS, CONNECTION ADMIN ON *.* TO {user}@'%'")]).await?;
-        root.run(format!("KILL USER {}", "app")).await?;
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_wrong_password_of_the_service_account_is_told_and_mended_without_a_restart() -> Result<()> {
-    let cn = cn().await?;
-    cn.run(&[
-        "CREATE USER w_shunt@'%' IDENTIFIED BY 'other'",
-        "GRANT SELECT ON mysql.global_priv TO w_shunt@'%'",
-    ])
-    .await?;
-    let mut shunt = poor_shunt(cn, "w_shunt", "secret").await?;
-    logged(&mut shunt, "cn_account is refused").await?;
-    // Nobody is locked out by that.
-    let login = Login::user("app").password("app");
-    let session = Raw::login(shunt.address(), &login).await?;
-    assert_eq!(pins(&shunt, &session).await?, ["credentials unknown"]);
-    cn.run(&["ALTER USER w_shunt@'%' IDENTIFIED BY 'secret'"]).await?;
-    let session = Raw::login(shunt.address(), &login).await?;
-    assert_eq!(pins(&shunt, &session).await?, [""; 0]);
     Ok(())
 }
