@@ -105,6 +105,8 @@ async fn a_cn_that_hangs_keeps_only_its_own_clients_waiting() -> Result<()> {
         .standalone()
         .await?;
     seen(&shunt).await;
+    // Its hash is known from here on. A question for one is a try of its own, whose bound health.rs shows.
+    login(&shunt, &app()).await?.quit().await?;
     stuck.freeze().await?;
     let waiting: Vec<_> = (0..64)
         .map(|_| {
