@@ -265,12 +265,19 @@ async fn only_a_password_that_is_known_lets_a_session_move() -> Result<()> {
         "CREATE USER m_either@'%' IDENTIFIED VIA ed25519 USING PASSWORD('one') \
          OR mysql_native_password USING PASSWORD('two')",
         "CREATE USER m_plain@'%' IDENTIFIED BY 'one'",
+        "CREATE USER m_both@'%' IDENTIFIED VIA mysql_native_password USING PASSWORD('one') \
+         OR mysql_native_password USING PASSWORD('two')",
     ])
     .await?;
     let knowing = shunt(cn, true).await?;
     // The native half of an account is enough, and found where mysql.user does not show it.
     let session = Raw::login(knowing.address(), &Login::user("m_either").password("two")).await?;
     assert_eq!(pins(&knowing, &session).await?, [""; 0]);
+    // One of two native ones is among the further ones, whichever it is.
+    for password in ["one", "two"] {
+        let session = Raw::login(knowing.address(), &Login::user("m_both").password(password)).await?;
+        assert_eq!(pins(&knowing, &session).await?, [""; 0], "{password}");
+    }
     // A client that speaks another plugin first is asked for the native one, and then known too.
     let login = Login::user("m_plain").password("one");
     let other = Raw::login(knowing.address(), &login.clone().plugin("caching_sha2_password")).await?;
