@@ -58,7 +58,7 @@ async fn wrong(shunt: &Shunt, arguments: &[&str]) -> Result<()> {
 /// CNs that nobody listens at: for what does not need them.
 fn declared() -> Setup {
     let group = Group::named("tp").label("workload", "tp").label("tier", "gold,silver").tenant("acme");
-    let group = group.cn("cn-1", "127.0.0.1:1".parse().unwrap()).cn("cn-2", "127.0.0.1:2".parse().unwrap());
+    let group = group.cn("cn-1", ([127, 0, 0, 1], 1).into()).cn("cn-2", ([127, 0, 0, 1], 2).into());
     let tenant =
         json!({ "max_sessions": 7, "allow": ["127.0.0.0/8"], "default_labels": { "workload": "tp" } });
     Setup::new().group(group).tenant("acme", tenant)
