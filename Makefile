@@ -39,7 +39,7 @@ test-clients:
 	tests/clients/through-shunt.sh
 
 fuzz: ## every parser on random bytes, SECONDS each (default 20)
-	FUZZ_SECONDS=$(or $(SECONDS),20) cargo test --locked --workspace -- --ignored fuzz
+	FUZZ_SECONDS=$(or $(SECONDS),20) cargo test --locked --workspace -- --include-ignored --nocapture fuzz
 
 soak: ## the long runs
 	@deploy/local/install.sh build servers clients tools

@@ -266,7 +266,7 @@ impl Requests {
         if is_kill(code, &there[1..]) && there.len() == header.len {
             return Ok(Err(Stop::Intercepted(HEADER + header.len)));
         }
-        if code == command::RESET_CONNECTION {
+        if matches!(code, command::RESET_CONNECTION | command::PROCESS_KILL) {
             return intercepted(code, header.len, there.len());
         }
         if self.pending.len() >= MAX_PENDING {
@@ -304,19 +304,11 @@ const fn look(code: u8) -> usize {
         command::QUERY | command::STMT_PREPARE => LOOK,
         // Statement id, flags, and number of executions.
         command::STMT_EXECUTE | command::STMT_BULK_EXECUTE => 10,
-        command::STMT_CLOSE
-        | command::STMT_RESET
-        | command::STMT_FETCH
-        | command::STMT_SEND_LONG_DATA
-        | command::PROCESS_KILL => 5,
+        command::STMT_CLOSE | command::STMT_RESET | command::STMT_FETCH | command::STMT_SEND_LONG_DATA => 5,
         _ => 1,
     }
 }
 
 fn is_kill(code: u8, body: &[u8]) -> bool {
-    match code {
-        command::PROCESS_KILL => true,
-        command::QUERY => sql::begins_with_kill(body),
-        _ => false,
-    }
+    code == command::QUERY && sql::begins_with_kill(body)
 }
