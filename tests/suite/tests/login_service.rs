@@ -109,6 +109,29 @@ async fn a_wrong_password_of_the_service_account_is_told_and_mended_without_a_re
 // === look-ups ===
 
 #[tokio::test]
+async fn the_password_of_an_anonymous_account_is_found() -> Result<()> {
+    let cn = stand::own_cn(mariadb::Options::new()).await?;
+    cn.run(&["CREATE USER ''@'%' IDENTIFIED BY 'anyone'", "CREATE USER named@'%' IDENTIFIED BY 'one'"])
+        .await?;
+    let shunt = poor_shunt(&cn, "shunt", "secret").await?;
+    let mut session = Raw::login(shunt.address(), &Login::user("whoever").password("anyone")).await?;
+    assert_eq!(session.value("SELECT CURRENT_USER()").await?, "@%");
+    assert_eq!(pins(&shunt, &session).await?, [""; 0]);
+    // It opens no other account.
+    for login in [Login::user("named").password("anyone"), Login::user("whoever").password("one")] {
+        assert_eq!(refusal(shunt.address(), &login).await?, refusal(cn.address(), &login).await?);
+    }
+    Ok(())
+}
+
+async fn refusal(at: SocketAddr, login: &Login) -> Result<ErrPacket> {
+    match Raw::login(at, login).await {
+        Ok(_) => bail!("{login:?} was let in"),
+        Err(error) => error.downcast::<ErrPacket>(),
+    }
+}
+
+#[tokio::test]
 async fn a_look_up_that_finds_a_cn_unwell_takes_it_out() -> Result<()> {
     let cn = FakeCn::behind_shunt(&[("shunt", "secret")], |received| {
         let asked = received.text().contains("global_priv");
@@ -131,10 +154,7 @@ async fn guessing_is_counted_where_the_passwords_are() -> Result<()> {
     cn.account("direct", "%", "right").await?;
     let shunt = poor_shunt(&cn, "shunt", "secret").await?;
     let refusal = async |at, user: &str, password: &str| -> Result<ErrPacket> {
-        match Raw::login(at, &Login::user(user).password(password)).await {
-            Ok(_) => bail!("{password} let in"),
-            Err(error) => error.downcast::<ErrPacket>(),
-        }
+        refusal(at, &Login::user(user).password(password)).await
     };
     // As many guesses as a CN allows, and from then on the right password does not help, in the CN's own words.
     for n in 1..=5 {
