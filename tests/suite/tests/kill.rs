@@ -2,12 +2,14 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
+use shunt_harness::fake_cn::{Answer, End, FakeCn};
 use shunt_harness::{
     ErrPacket, Group, Login, MariaDb, Raw, Response, Setup, Shunt, com, command, eventually,
 };
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
@@ -442,4 +444,44 @@ async fn without_the_service_account_a_session_still_kills_on_its_own_cn() -> Re
     shunt.ctl(&["session", "kill", &victim.id().to_string()]).await?;
     let Sleeper { mut session, .. } = victim;
     ends(&mut session).await
+}
+
+/// A CN that was started again gives its ids again: what has the id now, from another port, is somebody else's.
+#[tokio::test]
+async fn an_id_that_the_cn_gave_again_is_not_killed() -> Result<()> {
+    let given_again = Arc::new(AtomicBool::new(true));
+    let theirs = Arc::clone(&given_again);
+    let cn = FakeCn::behind_shunt(&[("shunt", "secret"), ("root", "")], move |received| {
+        let asked = received.text();
+        if asked.contains("SLEEP") {
+            return Some(Answer::Cut(Box::new(Answer::Ok), 0, End::Hang));
+        }
+        let gone = theirs.load(Ordering::Relaxed) && asked.contains("host");
+        let rows = if gone { Vec::new() } else { vec![vec![Some("1".to_owned())]] };
+        asked.contains("processlist").then(|| Answer::Rows(vec!["1".to_owned()], rows))
+    })
+    .await?;
+    let shunt = Setup::new().cn("cn-1", cn.address()).cn_account("shunt", "secret").standalone().await?;
+    let received =
+        |word: &str| cn.received().into_iter().filter(|r| r.text().contains(word)).collect::<Vec<_>>();
+    for (n, again) in [(1, true), (2, false)] {
+        given_again.store(again, Ordering::Relaxed);
+        let mut session = Raw::login(shunt.address(), &Login::user("root")).await?;
+        session.send(&command::query("SELECT SLEEP(1000)")).await?;
+        let runs = async || (received("SLEEP").len() == n).then_some(()).context("not yet");
+        eventually("its statement runs", runs).await;
+        drop(session);
+        let looked = async || (received("processlist").len() == n).then_some(()).context("not yet");
+        eventually("its id is looked for", looked).await;
+    }
+    // One is asked after the other: when the second is killed, the first was left alone.
+    eventually("the second is killed", async || {
+        let kills: Vec<_> = received("KILL").iter().map(|r| r.text()).collect();
+        let second = received("SLEEP")[1].connection.to_string();
+        ensure!(!kills.is_empty(), "nobody is");
+        assert!(kills.len() == 1 && kills[0].ends_with(&format!(" {second}")), "{kills:?}, not {second}");
+        Ok(())
+    })
+    .await;
+    Ok(())
 }
