@@ -16,7 +16,7 @@ use mysql_wire::track::{self, Change, Subscription};
 use mysql_wire::{native, sql};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use shunt_proto::snapshot::Entry;
+use shunt_proto::snapshot::{Delta, Entry, RoutingSnapshot, Version, entry_hash};
 use shunt_proto::yaml::Document;
 use shunt_proto::{intent, json, pb};
 use std::time::{Duration, SystemTime};
@@ -129,6 +129,11 @@ fn targets() -> Vec<Target> {
         Target { name: "requests", samples: vec![requests()], run: cut_requests },
         Target { name: "responses", samples: vec![responses()], run: cut_responses },
         Target {
+            name: "responses with EOF",
+            samples: vec![responses_with_eof()],
+            run: cut_responses_with_eof,
+        },
+        Target {
             name: "YAML",
             samples: vec![CONFIG.to_vec()],
             run: |bytes, _| {
@@ -158,6 +163,19 @@ fn targets() -> Vec<Target> {
                 if let Ok(entry) = <pb::Entry as prost::Message>::decode(bytes) {
                     drop(Entry::try_from(&entry));
                 }
+            },
+        },
+        Target { name: "deltas", samples: vec![delta()], run: apply_delta },
+        Target {
+            name: "asking for labels",
+            samples: vec![b"acme:app:role?workload=tp,zone=a".to_vec(), b"workload=tp".to_vec()],
+            run: |bytes, _| {
+                let text = String::from_utf8_lossy(bytes);
+                let mut labels = shunt_proto::label::Labels::new();
+                for (key, value) in text.split(',').filter_map(|pair| pair.split_once('=')) {
+                    drop(labels.add(key, value));
+                }
+                assert!(labels.to_string().len() < 1 << 16, "labels are bounded");
             },
         },
     ]
@@ -281,6 +299,39 @@ fn responses() -> Vec<u8> {
     out
 }
 
+/// The same without DEPRECATE_EOF: two results, a prepare, a cursor and its rows, fields, text, an option.
+fn responses_with_eof() -> Vec<u8> {
+    let mut out = Vec::new();
+    let definition = b"\x03def\x00\x00\x00\x011\x00\x0c?\x00\x01\x00\x00\x00\x03\x81\x00\x00\x00\x00";
+    let (end, more) = (b"\xfe\x00\x00\x02\x40", b"\xfe\x00\x00\x0a\x00");
+    let (cursor, last) = (b"\xfe\x00\x00\x42\x00", b"\xfe\x00\x00\x82\x00");
+    for (seq, payload) in [
+        (1, &b"\x01"[..]),
+        (2, definition),
+        (3, more),
+        (4, b"\x011"),
+        (5, more),
+        (6, &replies()[0]),
+        (1, b"\x00\x01\x00\x00\x00\x01\x00\x01\x00\x00\x00\x00"),
+        (2, definition),
+        (3, end),
+        (4, definition),
+        (5, end),
+        (1, b"\x01"),
+        (2, definition),
+        (3, cursor),
+        (1, b"\x00\x00\x01\x00\x00\x00"),
+        (2, last),
+        (1, definition),
+        (2, end),
+        (1, b"Uptime: 7"),
+        (1, end),
+    ] {
+        one(seq, payload, &mut out);
+    }
+    out
+}
+
 /// Writes down what it hears.
 #[derive(Default, PartialEq, Eq, Debug)]
 struct Heard(Vec<String>);
@@ -355,15 +406,22 @@ fn cut_requests(bytes: &[u8], rng: &mut StdRng) {
     assert_eq!(whole.2, cut.2);
 }
 
-fn asked() -> Requests {
+const ASK: &[&[u8]] =
+    &[b"\x03SELECT 1", b"\x16SELECT ?", b"\x17\x01\x00\x00\x00\x00\x01\x00\x00\x00", b"\x0e", b"\x03x"];
+
+/// What the answers of [`responses_with_eof`] answer.
+const ASK_WITH_EOF: &[&[u8]] = &[
+    b"\x03SELECT 1; SELECT 1",
+    b"\x16SELECT ?",
+    b"\x17\x01\x00\x00\x00\x01\x01\x00\x00\x00",
+    b"\x1c\x01\x00\x00\x00\x05\x00\x00\x00",
+    b"\x04t\x00",
+    b"\x09",
+    b"\x1b\x00\x00",
+];
+
+fn asked(ask: &[&[u8]]) -> Requests {
     let mut requests = Requests::default();
-    let ask = [
-        &b"\x03SELECT 1"[..],
-        b"\x16SELECT ?",
-        b"\x17\x01\x00\x00\x00\x00\x01\x00\x00\x00",
-        b"\x0e",
-        b"\x03x",
-    ];
     let mut stream = Vec::new();
     for payload in ask {
         one(0, payload, &mut stream);
@@ -374,9 +432,11 @@ fn asked() -> Requests {
     requests
 }
 
-fn forward_responses(pieces: &[&[u8]]) -> (Vec<u8>, Heard, bool) {
-    let (mut requests, mut heard) = (asked(), Heard::default());
-    let mut responses = Responses::new(true, None);
+fn forward_responses(pieces: &[&[u8]], deprecate_eof: bool) -> (Vec<u8>, Heard, bool) {
+    let ask = if deprecate_eof { ASK } else { ASK_WITH_EOF };
+    let (mut requests, mut heard) = (asked(ask), Heard::default());
+    // Edited either way: all changes are taken out, or those that the client did not subscribe to.
+    let mut responses = Responses::new(deprecate_eof, (!deprecate_eof).then(Subscription::default));
     let (mut held, mut forwarded) = (Vec::new(), Vec::new());
     for piece in pieces {
         held.extend_from_slice(piece);
@@ -392,12 +452,75 @@ fn forward_responses(pieces: &[&[u8]]) -> (Vec<u8>, Heard, bool) {
 }
 
 fn cut_responses(bytes: &[u8], rng: &mut StdRng) {
-    let whole = forward_responses(&[bytes]);
-    let cut = forward_responses(&pieces(bytes, rng));
+    cut_either(bytes, rng, true);
+}
+
+fn cut_responses_with_eof(bytes: &[u8], rng: &mut StdRng) {
+    cut_either(bytes, rng, false);
+}
+
+/// The samples reach their ends: else nothing behind the first packet would be tried.
+#[test]
+fn the_samples_of_responses_are_whole() {
+    for (sample, deprecate_eof, answered) in
+        [(responses(), true, ASK.len()), (responses_with_eof(), false, ASK_WITH_EOF.len())]
+    {
+        let (forwarded, heard, good) = forward_responses(&[&sample], deprecate_eof);
+        let done = heard.0.iter().filter(|event| event.starts_with("done")).count();
+        assert!(good && done == answered && !forwarded.is_empty(), "{deprecate_eof}: {heard:?}");
+    }
+}
+
+fn cut_either(bytes: &[u8], rng: &mut StdRng, deprecate_eof: bool) {
+    let whole = forward_responses(&[bytes], deprecate_eof);
+    let cut = forward_responses(&pieces(bytes, rng), deprecate_eof);
     assert_eq!((&whole.1, whole.2), (&cut.1, cut.2), "heard otherwise when cut");
     if whole.2 {
         assert_eq!(whole.0, cut.0, "forwarded otherwise when cut");
     }
+}
+
+/// A change of one CN's address, and a tenant that goes.
+fn delta() -> Vec<u8> {
+    let version = |revision, digest| pb::Version { store_id: "store".into(), revision, digest };
+    let entry = <pb::Entry as prost::Message>::decode(entry().as_slice()).expect("a whole entry");
+    let from = before();
+    let delta = pb::Delta {
+        from: Some(version(1, from.version().digest)),
+        to: Some(version(2, entry.hash)),
+        changed: vec![entry],
+        removed: vec!["tenant/acme".into()],
+    };
+    prost::Message::encode_to_vec(&delta)
+}
+
+/// What a delta is applied to.
+fn before() -> RoutingSnapshot {
+    let tenant = pb::Tenant { name: "acme".into(), ..pb::Tenant::default() };
+    let (key, hash) = ("tenant/acme".to_owned(), entry_hash("tenant/acme", 1, b""));
+    let entry = pb::Entry { key, mod_revision: 1, hash, value: Some(pb::entry::Value::Tenant(tenant)) };
+    let version = Version { store_id: "store".into(), revision: 1, digest: hash };
+    let entry = Entry::try_from(&entry).expect("a whole entry");
+    RoutingSnapshot::from_entries(version, [entry]).expect("a whole state")
+}
+
+/// Applied or refused, and what is applied is what its version says.
+fn apply_delta(bytes: &[u8], _: &mut StdRng) {
+    let Ok(delta) = <pb::Delta as prost::Message>::decode(bytes) else { return };
+    let Ok(delta) = Delta::try_from(delta) else { return };
+    let to = delta.to.clone();
+    if let Ok(after) = before().apply(delta) {
+        assert_eq!(after.version(), &to);
+        let digest = after.entries().fold(0_u64, |sum, (_, entry)| sum.wrapping_add(entry.hash));
+        assert_eq!(digest, to.digest);
+    }
+}
+
+#[test]
+fn the_sample_of_a_delta_is_whole() {
+    let delta = <pb::Delta as prost::Message>::decode(delta().as_slice()).unwrap();
+    let after = before().apply(Delta::try_from(delta).unwrap()).unwrap();
+    assert_eq!((after.cns().count(), after.entries().count()), (1, 1));
 }
 
 fn entry() -> Vec<u8> {
