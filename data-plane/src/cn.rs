@@ -16,7 +16,7 @@ use mysql_wire::command;
 use mysql_wire::greeting::Greeting;
 use mysql_wire::login::{Attributes, AuthSwitch, Login, MAX_LOGIN};
 use mysql_wire::native::{self, Stage1};
-use mysql_wire::packet::{Fields, Malformed};
+use mysql_wire::packet::{self, Fields, Malformed};
 use mysql_wire::reply;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
@@ -383,7 +383,8 @@ impl<'a> Asker<'a> {
     }
 
     /// Runs `statements`, which have no result sets and are sent in one go. Their answers are looked at by `may_fail`,
-    /// which says of an ERR whether it is to be passed over.
+    /// which says of an ERR whether it is to be passed over. Gives the payload of the first OK, where that was the
+    /// first statement's.
     ///
     /// # Errors
     /// [`CnError`]; of an ERR the first that may not be.
@@ -391,18 +392,22 @@ impl<'a> Asker<'a> {
         &mut self,
         statements: &[&str],
         may_fail: impl Fn(&reply::Err) -> bool,
-    ) -> Result<(), CnError> {
+    ) -> Result<Option<Vec<u8>>, CnError> {
+        let mut bytes = Vec::new();
         for sql in statements {
-            self.peer.write(0, &query(sql)).await?;
+            packet::write(&mut bytes, 0, &query(sql));
         }
-        for _ in statements {
+        self.peer.socket.write_all(&bytes).await?;
+        let mut first = None;
+        for n in 0..statements.len() {
             match self.answer().await {
                 Err(CnError::Refused(err)) if may_fail(&err) => {}
                 Err(error) => return Err(error),
+                Ok(payload) if n == 0 => first = Some(payload),
                 Ok(_) => {}
             }
         }
-        Ok(())
+        Ok(first)
     }
 
     /// Runs `sql`, whose one result set is short.

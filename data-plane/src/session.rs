@@ -147,6 +147,7 @@ impl Session {
             let ended = match event {
                 Event::Intercepted(packet) => self.intercepted(&packet).await,
                 Event::Retrack => self.retrack().await,
+                Event::Ask => self.ask_for_parse(login::ASK).await.map(drop),
                 Event::Suspect(code) => {
                     tracing::warn!(cn = %self.cn, code, "a session heard that its cn is unwell: the cn is asked");
                     self.plane().routing.suspect(&self.cn);

@@ -3,7 +3,7 @@
 //! When one of them is seen to, everything before it is answered and nothing behind it was forwarded.
 
 use super::close::CloseReason;
-use super::login::{self, Asked, Denied, Proof, TRACK};
+use super::login::{self, ASK, Asked, Denied, Proof, TRACK, TRACK_AND_ASK};
 use super::{Session, welcome};
 use crate::cn::{Asker, CnConnection, CnError, Column, Identity};
 use crate::ids;
@@ -107,13 +107,10 @@ impl Session {
             Err(_) => return Err(CloseReason::CnGone),
         };
         self.link.mirror.reset();
-        if self.tracks_itself {
-            match within(self.asker().execute(TRACK)).await {
-                Ok(_) => {}
-                // A session whose password expired.
-                Err(CnError::Refused(_)) => self.link.mirror.missed(),
-                Err(_) => return Err(CloseReason::CnGone),
-            }
+        let ask = if self.tracks_itself { TRACK_AND_ASK } else { ASK };
+        // A session whose password expired may not ask.
+        if !self.ask_for_parse(ask).await? && self.tracks_itself {
+            self.link.mirror.missed();
         }
         let shown =
             self.plane().routing.baseline(&self.cn).and_then(|baseline| baseline.subscription.clone());
@@ -121,6 +118,20 @@ impl Session {
             *now = shown.unwrap_or_default();
         }
         Ok(Ok(payload))
+    }
+
+    /// Lets the CN say what texts are parsed by now. False where the user may not ask.
+    pub(super) async fn ask_for_parse(&mut self, ask: &str) -> Result<bool, CloseReason> {
+        match within(self.asker().execute(ask)).await {
+            Ok(payload) => {
+                if let Ok(ok) = reply::Ok::read(&payload) {
+                    self.link.mirror.learn(&ok);
+                }
+                Ok(true)
+            }
+            Err(CnError::Refused(_)) => Ok(false),
+            Err(_) => Err(CloseReason::CnGone),
+        }
     }
 
     /// The client may have touched the tracking variables: what it is shown follows, and the mirror goes on seeing all.

@@ -28,6 +28,17 @@ use user::Names;
 pub(crate) const TRACK: &str = "SET SESSION session_track_schema=ON, session_track_state_change=ON, \
      session_track_transaction_info='CHARACTERISTICS', session_track_system_variables='*'";
 
+/// The same, and asks for the variables that the meaning of a text depends on: their assignment to themselves reports
+/// them, and leaves FOUND_ROWS, LAST_INSERT_ID and warnings as they are, which a SELECT would not.
+pub(crate) const TRACK_AND_ASK: &str = "SET SESSION session_track_schema=ON, session_track_state_change=ON, \
+     session_track_transaction_info='CHARACTERISTICS', session_track_system_variables='*', \
+     sql_mode=@@sql_mode, character_set_client=@@character_set_client, \
+     collation_connection=@@collation_connection";
+
+/// Only asks.
+pub(crate) const ASK: &str = "SET SESSION sql_mode=@@sql_mode, character_set_client=@@character_set_client, \
+     collation_connection=@@collation_connection";
+
 /// Who asks to be let in, and how far the password is known.
 pub(crate) struct Asked {
     pub(crate) names: Names,
@@ -63,6 +74,8 @@ pub(crate) struct Admitted {
     pub(crate) shown: Option<Subscription>,
     /// Set where every login to this CN must switch the trackers on.
     pub(crate) tracks_itself: bool,
+    /// The OK that says what the session's first statements are parsed by; absent where it may not ask.
+    pub(crate) parse: Option<Vec<u8>>,
     pub(crate) password: Option<Password>,
 }
 
@@ -158,7 +171,7 @@ pub(crate) async fn admit(
         match log_in(plane, asked, &placed.cn, client, seq).await {
             Ok((connection, password)) => {
                 let cn = placed.cn;
-                let (connection, shown, tracks_itself) =
+                let First { connection, shown, tracks_itself, parse } =
                     match first_answer(plane, asked, &cn, connection).await {
                         Ok(ready) => ready,
                         Err(error) => {
@@ -182,6 +195,7 @@ pub(crate) async fn admit(
                     facts,
                     shown,
                     tracks_itself,
+                    parse,
                     password,
                 });
             }
@@ -274,6 +288,14 @@ async fn log_in(
     }
 }
 
+/// A CN that gave its first answers after a login.
+struct First {
+    connection: CnConnection,
+    shown: Option<Subscription>,
+    tracks_itself: bool,
+    parse: Option<Vec<u8>>,
+}
+
 /// The CN's first answers after the login: only then is it known that its `init_connect` did not fail, and that it
 /// serves. Switches the trackers on, and the role that was asked for.
 async fn first_answer(
@@ -281,25 +303,25 @@ async fn first_answer(
     asked: &Asked,
     cn: &RoutedCn,
     mut connection: CnConnection,
-) -> Result<(CnConnection, Option<Subscription>, bool), CnError> {
+) -> Result<First, CnError> {
     let limit = plane.config.limits.cn_connect;
     let global = plane.routing.baseline(cn.name()).and_then(|baseline| baseline.subscription.clone());
     let tracks_itself = !global.as_ref().is_some_and(is_whole);
     let answer = async {
         let mut ask = connection.ask(deprecates_eof(asked.identity.capabilities));
         // A Galera node out of its primary component lets everybody in, and says no only to the second of these.
-        let both = [TRACK, READY];
-        let due = if tracks_itself { &both[..] } else { &both[1..] };
+        let due = [if tracks_itself { TRACK_AND_ASK } else { ASK }, READY];
         // A password that expired: the client may change it, and do nothing else.
-        ask.run(due, |err| err.code == 1820).await?;
+        let parse = ask.run(&due, |err| err.code == 1820).await?;
         if let Some(role) = &asked.names.role {
             ask.execute(&format!("SET ROLE `{}`", role.replace('`', "``"))).await?;
         }
-        Ok::<_, CnError>(connection)
+        Ok::<_, CnError>((connection, parse))
     };
-    let connection = tokio::time::timeout(limit, answer).await.map_err(|_| CnError::Timeout(limit))??;
+    let answered = tokio::time::timeout(limit, answer).await.map_err(|_| CnError::Timeout(limit))?;
+    let (connection, parse) = answered?;
     let shown = (asked.identity.capabilities & SESSION_TRACK != 0).then(|| global.unwrap_or_default());
-    Ok((connection, shown, tracks_itself))
+    Ok(First { connection, shown, tracks_itself, parse })
 }
 
 /// Whether a CN's globals switch every tracker on.

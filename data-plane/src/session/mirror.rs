@@ -6,25 +6,21 @@
 //!
 //! Must not know: sockets, which CN, how state is carried.
 
+mod statements;
+
 use mysql_wire::command;
-use mysql_wire::reply::{self, AUTOCOMMIT, CURSOR_EXISTS, IN_TRANS, LAST_ROW_SENT};
+use mysql_wire::reply::{
+    self, AUTOCOMMIT, CURSOR_EXISTS, IN_TRANS, LAST_ROW_SENT, MORE_RESULTS, STATE_CHANGED,
+};
 use mysql_wire::request::{Command, Pending, Requested};
 use mysql_wire::response::Answered;
 use mysql_wire::sql::{self, Hints};
-use mysql_wire::track::Change;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// Text of prepared statements that is kept, for all of a session's. With more the session is `too large` to move.
-const MOST_TEXT: usize = 4 << 20;
-
-/// Prepared statements that are kept.
-const MOST_STATEMENTS: usize = 16_384;
+use mysql_wire::track::{self, Change};
+use statements::{LAST_PREPARED, MOST_TEXT, Parse, Statements};
+use std::collections::{BTreeSet, VecDeque};
 
 /// Names of changed variables that are kept.
 const MOST_VARIABLES: usize = 2048;
-
-/// The id by which clients may call the statement that was prepared last.
-const LAST_PREPARED: u32 = u32::MAX;
 
 /// What is known of the transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,60 +94,31 @@ impl PinReason {
     }
 }
 
-/// What a statement was prepared under: prepared again under anything else it may mean something else.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Context {
-    /// How often the database was reported to change, so far. Equal numbers mean the same database.
-    pub(crate) schema_changes: u32,
-    /// The same of the variables that parsing depends on.
-    pub(crate) parse_changes: u32,
-}
-
-/// A prepared statement.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Statement {
-    /// Its text; `None` where it was too long to be kept.
-    pub(crate) text: Option<Box<[u8]>>,
-    /// What it was prepared under.
-    pub(crate) context: Context,
-    /// Long data was sent, and not used up.
-    pub(crate) long_data: bool,
-    /// Its cursor is open.
-    pub(crate) cursor: bool,
-    /// The trackers that its text names.
-    trackers: Hints,
-}
-
 /// The mirror of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Mirror {
     transaction: Transaction,
     locked_tables: bool,
     hints: Hints,
-    database: Option<Box<[u8]>>,
     /// Variables that were reported to have changed. The values are the CN's to say.
     changed: BTreeSet<Box<[u8]>>,
     characteristics: Option<Box<[u8]>>,
-    statements: BTreeMap<u32, Statement>,
-    /// Statements with an open cursor.
-    cursors: u32,
-    /// Statements with long data that was not used up.
-    long_data: u32,
+    statements: Statements,
     /// Texts of prepares that await their answer, in order; `None`: too long.
     preparing: VecDeque<Option<Vec<u8>>>,
     /// Bytes of them.
     preparing_text: usize,
-    text_kept: usize,
-    context: Context,
     too_large: bool,
-    /// The statement that was prepared last, which has a second name.
-    last_prepared: u32,
     /// The client may have narrowed the trackers.
     trackers_touched: bool,
     /// The trackers that it named.
     trackers_named: Hints,
     /// The answer that is being read tells of a change of state.
     state_changed: bool,
+    /// A statement ran whose end is reported by a later OK that changes state.
+    reports_late: bool,
+    /// A question that only an OK without rows answers destroys nothing now.
+    may_ask: bool,
     quit: bool,
     last_status: u16,
     /// An error that says that the CN itself is unwell.
@@ -166,8 +133,26 @@ const PARSE: [&[u8]; 4] =
 impl Mirror {
     /// Of a session that begins with this status and database.
     pub(crate) fn new(database: Option<&[u8]>) -> Self {
-        let database = database.map(Into::into);
-        Self { database, last_status: AUTOCOMMIT, ..Self::default() }
+        Self {
+            transaction: Transaction::No,
+            locked_tables: false,
+            hints: Hints::none(),
+            changed: BTreeSet::new(),
+            characteristics: None,
+            statements: Statements::new(database),
+            preparing: VecDeque::new(),
+            preparing_text: 0,
+            too_large: false,
+            trackers_touched: false,
+            trackers_named: Hints::none(),
+            state_changed: false,
+            reports_late: false,
+            may_ask: false,
+            quit: false,
+            last_status: AUTOCOMMIT,
+            suspect: None,
+            queries: 0,
+        }
     }
 
     /// Why it cannot move now, as far as is known, one bit for each reason: each hint that was not settled counts as
@@ -177,16 +162,17 @@ impl Mirror {
         let unknown = self.transaction == Transaction::Unknown
             || hinted(Hints::HIDDEN)
             || hinted(Hints::XA)
-            || hinted(Hints::SEQUENCES);
+            || hinted(Hints::SEQUENCES)
+            || self.statements.has_lost();
         [
             (self.transaction == Transaction::Open, PinReason::Transaction),
             (self.locked_tables || hinted(Hints::LOCKED_TABLES), PinReason::LockedTables),
             (hinted(Hints::USER_LOCKS), PinReason::UserLock),
             (hinted(Hints::TEMPORARY_TABLES), PinReason::TemporaryTable),
-            (self.cursors > 0, PinReason::Cursor),
-            (self.long_data > 0, PinReason::LongData),
+            (self.statements.has_cursor(), PinReason::Cursor),
+            (self.statements.has_long_data(), PinReason::LongData),
             (hinted(Hints::HANDLERS), PinReason::Handler),
-            (self.too_large, PinReason::TooLarge),
+            (self.too_large || self.statements.is_too_large(), PinReason::TooLarge),
             (unknown, PinReason::UnknownState),
         ]
         .into_iter()
@@ -249,11 +235,35 @@ impl Mirror {
 
     /// COM_RESET_CONNECTION succeeded: all is as after the login, but for the database.
     pub(crate) fn reset(&mut self) {
-        let database = self.database.take();
-        let queries = self.queries;
-        let schema_changes = self.context.schema_changes;
-        *self = Self { database, queries, last_status: AUTOCOMMIT, ..Self::default() };
-        self.context.schema_changes = schema_changes;
+        let mut statements = std::mem::replace(&mut self.statements, Statements::new(None));
+        statements.reset();
+        *self = Self { statements, queries: self.queries, ..Self::new(None) };
+    }
+
+    /// Whether the CN is to be asked for the variables that parsing depends on, once: nothing that the last statement
+    /// left is lost by it now.
+    pub(crate) fn take_ask(&mut self) -> bool {
+        std::mem::take(&mut self.may_ask) && self.statements.is_to_ask()
+    }
+
+    /// Takes the answer in: an OK that reports the variables.
+    pub(crate) fn learn(&mut self, ok: &reply::Ok<'_>) {
+        let (mut sql_mode, mut client, mut collation) = (None, None, None);
+        let read = track::read(ok.changes, |change| {
+            if let Change::Variable { name, value } = change {
+                match name {
+                    b"sql_mode" => sql_mode = Some(value.into()),
+                    b"character_set_client" => client = Some(value.into()),
+                    b"collation_connection" => collation = Some(value.into()),
+                    _ => {}
+                }
+            }
+        });
+        if let (Ok(()), Some(sql_mode), Some(character_set_client), Some(collation_connection)) =
+            (read, sql_mode, client, collation)
+        {
+            self.statements.learn(Parse { sql_mode, character_set_client, collation_connection });
+        }
     }
 
     fn status(&mut self, status: u16) {
@@ -264,9 +274,13 @@ impl Mirror {
     fn finished(&mut self, pending: &Pending, status: u16) {
         self.status(status);
         match pending.code {
-            command::STMT_EXECUTE => self.set_cursor(pending.statement, status & CURSOR_EXISTS != 0),
-            command::STMT_FETCH if status & LAST_ROW_SENT != 0 => self.set_cursor(pending.statement, false),
-            command::STMT_RESET => self.set_cursor(pending.statement, false),
+            command::STMT_EXECUTE => {
+                self.statements.set_cursor(pending.statement, status & CURSOR_EXISTS != 0);
+            }
+            command::STMT_FETCH if status & LAST_ROW_SENT != 0 => {
+                self.statements.set_cursor(pending.statement, false);
+            }
+            command::STMT_RESET => self.statements.set_cursor(pending.statement, false),
             _ => {}
         }
     }
@@ -276,37 +290,28 @@ impl Mirror {
         self.trackers_touched |= !named.is_empty();
     }
 
-    /// The statement that a command is about.
-    const fn about(&self, id: u32) -> u32 {
-        if id == LAST_PREPARED { self.last_prepared } else { id }
-    }
-
-    fn set_cursor(&mut self, id: u32, open: bool) {
-        if let Some(statement) = self.statements.get_mut(&self.about(id)) {
-            self.cursors -= u32::from(statement.cursor);
-            self.cursors += u32::from(open);
-            statement.cursor = open;
-        }
-    }
-
     fn set_long_data(&mut self, id: u32, sent: bool) {
         if id == LAST_PREPARED && !self.preparing.is_empty() {
             // Of a statement whose id is on its way.
             self.missed();
-        } else if let Some(statement) = self.statements.get_mut(&self.about(id)) {
-            self.long_data -= u32::from(statement.long_data);
-            self.long_data += u32::from(sent);
-            statement.long_data = sent;
+        } else {
+            self.statements.set_long_data(id, sent);
         }
     }
 
-    fn keep_text(&mut self, text: Option<Vec<u8>>) -> Option<Box<[u8]>> {
-        let text = text.filter(|text| self.text_kept + text.len() <= MOST_TEXT);
-        if text.is_none() || self.statements.len() >= MOST_STATEMENTS {
-            self.too_large = true;
-        }
-        self.text_kept += text.as_ref().map_or(0, Vec::len);
-        text.map(Vec::into_boxed_slice)
+    /// A text goes to the CN.
+    fn hinted(&mut self, hints: Hints) {
+        self.hints = self.hints.with(hints);
+        self.reports_late |= hints.has(Hints::VARIABLES) || hints.has(Hints::HIDDEN);
+    }
+
+    /// Whether nothing that the statement left that ends with `ok` is lost by a question that an OK without rows
+    /// answers: FOUND_ROWS, LAST_INSERT_ID and warnings stay, ROW_COUNT becomes 0. What is reported late is the client's.
+    fn may_ask_behind(&mut self, ok: &reply::Ok<'_>) -> bool {
+        let reports = !ok.changes.is_empty();
+        let late = reports && std::mem::take(&mut self.reports_late);
+        let rests = ok.status & (IN_TRANS | MORE_RESULTS) == 0;
+        reports && !late && rests && ok.header == reply::OK && ok.affected == 0
     }
 
     /// Keeps the text of a prepare until it is answered. A client may send many before it reads an answer.
@@ -324,15 +329,6 @@ impl Mirror {
         self.preparing_text -= text.len();
         Some(text)
     }
-
-    fn forget(&mut self, statement: u32) {
-        let statement = self.about(statement);
-        self.set_cursor(statement, false);
-        self.set_long_data(statement, false);
-        if let Some(statement) = self.statements.remove(&statement) {
-            self.text_kept -= statement.text.map_or(0, |text| text.len());
-        }
-    }
 }
 
 impl Requested for Mirror {
@@ -340,24 +336,22 @@ impl Requested for Mirror {
         match command.code {
             command::QUERY => {
                 let hints = sql::hints(command.body, command.whole);
-                self.hints = self.hints.with(hints);
+                self.hinted(hints);
                 self.trackers(hints.trackers());
             }
             command::STMT_PREPARE => {
                 let text = command.body.to_vec();
-                let hints = sql::hints(&text, command.whole);
-                self.hints = self.hints.with(hints);
+                self.hinted(sql::hints(&text, command.whole));
                 self.await_prepare(text);
             }
             command::STMT_SEND_LONG_DATA => self.set_long_data(command.statement(), true),
             command::STMT_EXECUTE | command::STMT_BULK_EXECUTE | command::STMT_RESET => {
                 let id = command.statement();
                 self.set_long_data(id, false);
-                let statement = self.statements.get(&self.about(id));
-                self.trackers(statement.map_or(Hints::none(), |statement| statement.trackers));
+                self.trackers(self.statements.trackers(id));
             }
             command::QUIT => self.quit = true,
-            command::STMT_CLOSE => self.forget(command.statement()),
+            command::STMT_CLOSE => self.statements.forget(command.statement()),
             _ => {}
         }
     }
@@ -387,10 +381,17 @@ impl Answered for Mirror {
         }
         // What was not read of a text may have switched trackers: then it changed state, as a long INSERT does not.
         self.trackers_touched |= std::mem::take(&mut self.state_changed) && !pending.seen;
+        self.may_ask = self.may_ask_behind(ok);
         self.finished(pending, ok.status);
     }
 
     fn eof(&mut self, pending: &Pending, status: u16) {
+        if status & STATE_CHANGED != 0 {
+            // The changes that it announces are never sent.
+            self.hints = self.hints.with(Hints::VARIABLES).with(Hints::USER_VARIABLES);
+            self.statements.doubt_parse();
+        }
+        self.may_ask = false;
         self.finished(pending, status);
     }
 
@@ -398,6 +399,12 @@ impl Answered for Mirror {
         // An ERR carries neither status nor changes.
         self.transaction = Transaction::Unknown;
         self.hints = self.hints.with(Hints::VARIABLES).with(Hints::LAST_RESULT);
+        self.may_ask = false;
+        self.statements.doubt_parse();
+        if self.hints.has(Hints::HIDDEN) {
+            // A procedure may have dropped it before it failed.
+            self.statements.doubt_database();
+        }
         // The same number says that an option of COM_SET_OPTION is unknown, which anybody can bring about.
         let asked = pending.map(|pending| pending.code);
         if matches!(code, 1047 | 1053) && asked != Some(command::SET_OPTION) {
@@ -412,7 +419,7 @@ impl Answered for Mirror {
         match change {
             Change::Variable { name, .. } => {
                 if PARSE.contains(&name) {
-                    self.context.parse_changes = self.context.parse_changes.wrapping_add(1);
+                    self.statements.parse_changed();
                 }
                 if name.starts_with(b"session_track_") {
                     self.trackers_touched = true;
@@ -423,10 +430,7 @@ impl Answered for Mirror {
                     self.too_large = true;
                 }
             }
-            Change::Schema(database) => {
-                self.database = Some(database.into());
-                self.context.schema_changes = self.context.schema_changes.wrapping_add(1);
-            }
+            Change::Schema(database) => self.statements.use_database(database),
             Change::State => self.state_changed = true,
             Change::Characteristics(sql) => {
                 self.characteristics = (!sql.is_empty()).then(|| sql.into());
@@ -441,14 +445,7 @@ impl Answered for Mirror {
     fn prepared(&mut self, statement: u32, _columns: u16, _params: u16) {
         let text = self.take_prepared();
         let trackers = text.as_ref().map_or(Hints::none(), |text| sql::hints(text, true).trackers());
-        let text = self.keep_text(text);
-        let context = self.context.clone();
-        self.last_prepared = statement;
-        if self.statements.len() < MOST_STATEMENTS {
-            self.forget(statement);
-            let prepared = Statement { text, context, trackers, ..Statement::default() };
-            self.statements.insert(statement, prepared);
-        }
+        self.statements.prepared(statement, text, trackers);
     }
 
     fn done(&mut self, _pending: &Pending) {

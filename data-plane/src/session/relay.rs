@@ -46,6 +46,8 @@ pub(crate) enum Event {
     Intercepted(Vec<u8>),
     /// The client may have narrowed the trackers. No command is under way.
     Retrack,
+    /// The CN is to say what texts are parsed by now. No command is under way.
+    Ask,
     /// The CN answered with an error that says that it is unwell itself.
     Suspect(u16),
     /// The session rests.
@@ -283,6 +285,9 @@ impl Link {
             }
             // Nothing of ours may come into a transaction. What happens meanwhile may be missed.
             self.mirror.missed();
+        }
+        if self.mirror.take_ask() && self.mirror.transaction() == Transaction::No {
+            return Some(Event::Ask);
         }
         let rests = self.client_held.is_empty() && self.to_client.is_empty();
         if self.tells_rest && rests && !self.mirror.may_be_in_transaction() {

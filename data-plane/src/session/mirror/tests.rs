@@ -1,3 +1,4 @@
+use super::statements::Under;
 use super::*;
 use mysql_wire::command::Shape;
 
@@ -67,17 +68,18 @@ fn statements_are_kept_with_their_text_and_what_they_were_prepared_under() {
     mirror.more(b"ECT 1");
     mirror.change(Change::Schema(b"other"));
     mirror.prepared(1, 1, 0);
-    assert_eq!(mirror.statements[&1].text.as_deref(), Some(&b"SELECT 1"[..]));
-    assert_eq!(mirror.statements[&1].context.schema_changes, 1);
+    let first = &mirror.statements.by_id[&1];
+    assert_eq!(first.text.as_deref(), Some(&b"SELECT 1"[..]));
+    assert_eq!(first.context.database.as_deref(), Some(&b"other"[..]));
     // One that fails takes no place from the next.
     mirror.command(command(command::STMT_PREPARE, b"BAD"));
     mirror.command(command(command::STMT_PREPARE, b"SELECT 2"));
     mirror.err(Some(&pending(command::STMT_PREPARE, 0)), 1064);
     mirror.prepared(2, 1, 0);
-    assert_eq!(mirror.statements[&2].text.as_deref(), Some(&b"SELECT 2"[..]));
+    assert_eq!(mirror.statements.by_id[&2].text.as_deref(), Some(&b"SELECT 2"[..]));
     mirror.command(command(command::STMT_CLOSE, &[1, 0, 0, 0]));
     mirror.command(command(command::STMT_CLOSE, &[2, 0, 0, 0]));
-    assert_eq!((mirror.statements.len(), mirror.text_kept), (0, 0));
+    assert_eq!((mirror.statements.by_id.len(), mirror.statements.text_kept), (0, 0));
 }
 
 #[test]
@@ -87,7 +89,7 @@ fn what_is_kept_of_texts_is_bounded() {
         mirror.command(command(command::STMT_PREPARE, &vec![b'x'; 1 << 20]));
         mirror.prepared(id, 0, 0);
     }
-    assert!(mirror.text_kept <= MOST_TEXT);
+    assert!(mirror.statements.text_kept <= MOST_TEXT);
     assert!(mirror.pins() & PinReason::TooLarge.bit() != 0);
 }
 
@@ -137,7 +139,7 @@ fn the_statement_that_was_prepared_last_has_a_second_name() {
     mirror.ok(&pending(command::STMT_EXECUTE, u32::MAX), &ok(CURSOR_EXISTS));
     assert_eq!(words(&mirror), ["cursor"]);
     mirror.command(command(command::STMT_CLOSE, &[0xFF; 4]));
-    assert!(words(&mirror).is_empty() && mirror.statements.is_empty());
+    assert!(words(&mirror).is_empty() && mirror.statements.by_id.is_empty());
 }
 
 #[test]
@@ -147,7 +149,10 @@ fn a_reset_leaves_only_the_database() {
     mirror.change(Change::Variable { name: b"sql_mode", value: b"ANSI" });
     mirror.reset();
     assert!(words(&mirror).is_empty() && mirror.changed.is_empty());
-    assert_eq!(mirror.database.as_deref(), Some(&b"shop"[..]));
+    mirror.command(command(command::STMT_PREPARE, b"SELECT 1"));
+    mirror.prepared(1, 1, 0);
+    let context = &mirror.statements.by_id[&1].context;
+    assert_eq!((context.database.as_deref(), &context.parse), (Some(&b"shop"[..]), &Under::Waiting));
 }
 
 #[test]
@@ -185,4 +190,109 @@ fn an_err_in_a_transaction_leaves_it_open_as_far_as_is_known() {
     assert!(mirror.may_be_in_transaction());
     mirror.ok(&query, &ok(0));
     assert!(!mirror.may_be_in_transaction());
+}
+
+/// What a session's CN says to [`crate::session::login::ASK`], as MariaDB 10.11 writes it.
+fn parsed_by(sql_mode: &[u8]) -> Vec<u8> {
+    let mut changes = Vec::new();
+    let variables: [(&[u8], &[u8]); 3] = [
+        (b"collation_connection", b"latin1_swedish_ci"),
+        (b"character_set_client", b"latin1"),
+        (b"sql_mode", sql_mode),
+    ];
+    for (name, value) in variables {
+        let mut item = vec![name.len() as u8];
+        item.extend_from_slice(name);
+        item.push(value.len() as u8);
+        item.extend_from_slice(value);
+        changes.extend_from_slice(&[0, item.len() as u8]);
+        changes.extend_from_slice(&item);
+    }
+    changes.extend_from_slice(&[2, 1, b'1']);
+    changes
+}
+
+/// An OK that reports something.
+fn reports(status: u16) -> reply::Ok<'static> {
+    reply::Ok { changes: &[2, 1, b'1'], ..ok(status) }
+}
+
+#[test]
+fn what_texts_are_parsed_by_is_asked_for_once_it_changed() {
+    let mut mirror = Mirror::new(None);
+    let query = pending(command::QUERY, 0);
+    let answer = parsed_by(b"ANSI");
+    mirror.learn(&reply::Ok { changes: &answer, ..ok(0) });
+    mirror.ok(&query, &reports(0));
+    assert!(!mirror.take_ask(), "nothing changed");
+    mirror.change(Change::Variable { name: b"character_set_client", value: b"utf8mb4" });
+    mirror.ok(&query, &reports(0));
+    assert!(mirror.take_ask() && !mirror.take_ask(), "once");
+    mirror.learn(&reply::Ok { changes: &answer, ..ok(0) });
+    mirror.command(command(command::STMT_PREPARE, b"SELECT 1"));
+    mirror.prepared(1, 1, 0);
+    let Under::Known(parse) = &mirror.statements.by_id[&1].context.parse else { panic!() };
+    assert_eq!((&*parse.sql_mode, &*parse.collation_connection), (&b"ANSI"[..], &b"latin1_swedish_ci"[..]));
+}
+
+/// Neither in a transaction, nor where it would destroy what the last statement left, nor where it would swallow what is
+/// the client's to see.
+#[test]
+fn the_question_waits_until_it_costs_the_client_nothing() {
+    let query = pending(command::QUERY, 0);
+    for (what, text, answer) in [
+        ("in a transaction", "SET sql_mode=''", reports(IN_TRANS)),
+        ("another result follows", "SET sql_mode=''; SELECT 1", reports(MORE_RESULTS)),
+        ("rows were changed", "INSERT INTO t SELECT f()", reply::Ok { affected: 3, ..reports(0) }),
+        ("a result set ended", "SELECT f()", reply::Ok { header: reply::EOF, ..reports(0) }),
+        ("more is reported later", "SET STATEMENT sql_mode='ANSI' FOR DO 1", reports(0)),
+        ("nothing is reported", "DO 1", ok(0)),
+    ] {
+        let mut mirror = Mirror::new(None);
+        mirror.command(command(command::QUERY, text.as_bytes()));
+        mirror.ok(&query, &answer);
+        assert!(!mirror.take_ask(), "{what}");
+        mirror.command(command(command::QUERY, b"SET @a = 1"));
+        mirror.ok(&query, &reports(0));
+        assert!(mirror.take_ask(), "later: {what}");
+    }
+    // What came behind it counts.
+    let mut mirror = Mirror::new(None);
+    mirror.ok(&query, &reports(0));
+    mirror.eof(&query, 0);
+    assert!(!mirror.take_ask());
+    mirror.ok(&query, &reports(0));
+    mirror.err(Some(&query), 1064);
+    assert!(!mirror.take_ask());
+}
+
+#[test]
+fn a_statement_whose_variables_nobody_can_tell_any_more_pins() {
+    let mut mirror = Mirror::new(None);
+    let query = pending(command::QUERY, 0);
+    mirror.command(command(command::STMT_PREPARE, b"SELECT 1"));
+    mirror.prepared(1, 1, 0);
+    assert!(words(&mirror).is_empty());
+    mirror.change(Change::Variable { name: b"sql_mode", value: b"ANSI" });
+    mirror.ok(&query, &reports(IN_TRANS));
+    mirror.ok(&query, &reports(0));
+    assert_eq!(words(&mirror), ["unknown state"]);
+    mirror.command(command(command::STMT_CLOSE, &[1, 0, 0, 0]));
+    assert!(words(&mirror).is_empty());
+}
+
+/// An EOF that announces changes brings none of them.
+#[test]
+fn changes_that_are_announced_and_not_sent_are_doubted() {
+    let mut mirror = Mirror::new(None);
+    let query = pending(command::QUERY, 0);
+    let (ansi, other) = (parsed_by(b"ANSI"), parsed_by(b""));
+    mirror.learn(&reply::Ok { changes: &ansi, ..ok(0) });
+    mirror.eof(&query, STATE_CHANGED);
+    mirror.command(command(command::STMT_PREPARE, b"SELECT 1"));
+    mirror.prepared(1, 1, 0);
+    mirror.ok(&query, &reports(0));
+    assert!(mirror.take_ask());
+    mirror.learn(&reply::Ok { changes: &other, ..ok(0) });
+    assert_eq!(words(&mirror), ["unknown state"]);
 }
