@@ -1,7 +1,7 @@
 # What people do here, in one word each. The work is in deploy/local and tests.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo up down build check test test-rust test-clients test-readme fuzz soak
+.PHONY: help demo up down build check test test-rust test-clients test-readme fuzz soak bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -45,3 +45,6 @@ soak: ## the long runs
 	@deploy/local/install.sh build servers clients tools
 	cargo build --locked --workspace
 	PATH="$(CURDIR)/.shunt/bin:$$PATH" SHUNT_TEST_REQUIRE=1 cargo test --locked --workspace -- --ignored soak --nocapture
+
+bench: ## what it costs, side by side with HAProxy; QUICK=1, CASE=name, LOGINS=n, LIST=1
+	@QUICK="$(QUICK)" CASE="$(CASE)" LOGINS="$(LOGINS)" LIST="$(LIST)" tests/bench/run.sh
