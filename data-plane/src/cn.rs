@@ -46,6 +46,9 @@ pub(crate) enum CnError {
     /// It did not answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// It greeted, and did not let the login in within this time: it may only be busy.
+    #[error("no answer to a login within {0:?}")]
+    Slow(Duration),
     /// The connection ended.
     #[error("connection: {0}")]
     Read(#[from] ReadError),
@@ -61,16 +64,20 @@ pub(crate) enum CnError {
     /// It refused.
     #[error("error {} ({}): {}", .0.code, String::from_utf8_lossy(&.0.sqlstate), String::from_utf8_lossy(&.0.message))]
     Refused(reply::Err),
+    /// It refused after it had asked for an answer that only the client can give.
+    #[error("refused by a plugin that only the client can answer: {}", String::from_utf8_lossy(&.0.message))]
+    OnlyTheClient(reply::Err),
 }
 
 impl CnError {
     /// Whether another CN of the match is to be tried: the fault is this CN's, not the login's.
     pub(crate) fn is_of_the_cn(&self) -> bool {
         match self {
-            Self::Refused(err) => is_cn_fault(err),
+            Self::Refused(err) | Self::OnlyTheClient(err) => is_cn_fault(err),
             Self::Avoided
             | Self::Connect(_)
             | Self::Timeout(_)
+            | Self::Slow(_)
             | Self::Read(_)
             | Self::Write(_)
             | Self::Malformed(_)
@@ -82,9 +89,11 @@ impl CnError {
     /// sends that login elsewhere and concerns no other.
     pub(crate) fn puts_cn_down(&self) -> bool {
         match self {
-            Self::Refused(err) => cannot_serve(err),
+            Self::Refused(err) | Self::OnlyTheClient(err) => cannot_serve(err),
             // This machine's own: no files, no ports, no memory.
             Self::Connect(error) if matches!(error.raw_os_error(), Some(12 | 23 | 24 | 99 | 105)) => false,
+            // Only a question tells whether it is.
+            Self::Slow(_) => false,
             other => other.is_of_the_cn(),
         }
     }
@@ -193,7 +202,7 @@ impl Greeted {
     /// Logs in with a password that is known.
     ///
     /// # Errors
-    /// [`CnError`].
+    /// [`CnError`]; [`CnError::OnlyTheClient`] where the CN chose an account of another plugin.
     pub(crate) async fn log_in(
         mut self,
         identity: &Identity,
@@ -202,13 +211,16 @@ impl Greeted {
         let mut unfinished = self.unfinished.take().expect("taken only here and in relay_login");
         let login = self.login(identity, password.answer(&self.greeting.salt), native::PLUGIN.to_vec());
         unfinished.write(1, &login).await?;
+        let mut asked_for_more = false;
         loop {
             let packet = unfinished.read(MAX_ANSWER).await?;
             match packet.payload.first() {
                 Some(&reply::OK) => return Ok(self.logged_in(unfinished, packet)),
                 Some(&reply::ERR) => {
                     unfinished.end();
-                    return Err(CnError::Refused(reply::Err::read(&packet.payload)?));
+                    let err = reply::Err::read(&packet.payload)?;
+                    let refused = if asked_for_more { CnError::OnlyTheClient } else { CnError::Refused };
+                    return Err(refused(err));
                 }
                 Some(&0xFE) => {
                     let switch = AuthSwitch::read(&packet.payload)?;
@@ -216,6 +228,7 @@ impl Greeted {
                     let answer = if switch.plugin == native::PLUGIN {
                         password.answer(&switch.data)
                     } else {
+                        asked_for_more = true;
                         Vec::new()
                     };
                     unfinished.write(packet.seq.wrapping_add(1), &answer).await?;
@@ -265,7 +278,7 @@ impl Greeted {
         let login = self.login(identity, auth, NO_PLUGIN.to_vec());
         unfinished.write(1, &login).await.map_err(CnError::from)?;
         let first = tokio::time::timeout(limit, unfinished.read(MAX_ANSWER)).await;
-        let mut packet = first.map_err(|_| CnError::Timeout(limit))?.map_err(CnError::from)?;
+        let mut packet = first.map_err(|_| CnError::Slow(limit))?.map_err(CnError::from)?;
         loop {
             match packet.payload.first() {
                 Some(&reply::OK) => return Ok((self.logged_in(unfinished, packet), native_answer)),

@@ -103,8 +103,9 @@ impl Checks {
 
 /// Asks `cn` once whether it serves. Gives it back.
 async fn check(cn: CnId, routing: Arc<Routing>, service: Service) -> CnId {
+    let address = routing.address(&cn).unwrap_or_default();
     match service.check(&cn).await {
-        Ok(baseline) => routing.seen(&cn, baseline),
+        Ok(baseline) => routing.seen(&cn, &address, baseline),
         // One that cannot serve was noted where it was asked.
         Err(error) => tracing::debug!(%cn, %error, "check"),
     }
@@ -114,19 +115,19 @@ async fn check(cn: CnId, routing: Arc<Routing>, service: Service) -> CnId {
 /// Probes `cn` until it serves, or is gone from the routing state. Gives it back.
 async fn until_it_serves(cn: CnId, routing: Arc<Routing>, service: Service, permits: Arc<Semaphore>) -> CnId {
     let mut pause = FIRST_PAUSE;
-    while routing.address(&cn).is_some() {
+    while let Some(address) = routing.address(&cn) {
         let Ok(permit) = permits.acquire().await else { break };
         let probed = service.probe(&cn).await;
         drop(permit);
         match probed {
             Ok(baseline) => {
-                if routing.succeeded(&cn, baseline) {
+                if routing.succeeded(&cn, &address, baseline) {
                     break;
                 }
             }
             Err(error) if says_nothing(&error) => {
                 tracing::debug!(%cn, %error, "probe");
-                if routing.is_down(&cn) {
+                if routing.is_avoided(&cn) {
                     tokio::time::sleep(LONGEST_PAUSE).await;
                     routing.try_again(&cn);
                 }
@@ -134,7 +135,7 @@ async fn until_it_serves(cn: CnId, routing: Arc<Routing>, service: Service, perm
             }
             Err(error) => {
                 tracing::debug!(%cn, %error, "probe");
-                routing.failed(&cn, &error.to_string());
+                routing.failed(&cn, &address, &error.to_string());
             }
         }
         tokio::time::sleep(pause).await;

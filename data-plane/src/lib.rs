@@ -14,6 +14,7 @@ mod ids;
 mod kill;
 mod listener;
 mod metrics;
+mod newest;
 mod plane;
 mod routing;
 mod service;
@@ -27,6 +28,7 @@ pub use config::Config;
 use ids::SessionIds;
 use kill::Elsewhere;
 use metrics::Metrics;
+use newest::Newest;
 use plane::Plane;
 use routing::{Routing, client::Client, state_file};
 use service::Service;
@@ -75,6 +77,7 @@ pub async fn run(
         !addresses.mysql.ip().is_loopback() && !config.cn_proxy_protocol && !config.allow_loopback_cns;
     let (routing, to_probe) = Routing::new(refuses_loopback);
     let runtime = tokio::runtime::Handle::current();
+    let newest = Newest::new(Arc::clone(&routing), config.limits.cn_connect, runtime.clone());
     let service = Service::new(config.cn_account.clone(), config.limits, Arc::clone(&routing), runtime);
     let (workers, mailboxes) = Workers::new(config.workers);
     let (elsewhere, kills) = Elsewhere::new();
@@ -84,6 +87,7 @@ pub async fn run(
         routing: Arc::clone(&routing),
         accounts: accounts::Accounts::default(),
         service: service.clone(),
+        newest,
         ids: SessionIds::open(state.join("session-ids")),
         workers,
         elsewhere,

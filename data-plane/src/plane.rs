@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::ids::SessionIds;
 use crate::kill::Elsewhere;
 use crate::metrics::Metrics;
+use crate::newest::Newest;
 use crate::routing::Routing;
 use crate::service::Service;
 use crate::session::inbox::{Farewell, Order};
@@ -21,6 +22,7 @@ pub(crate) struct Plane {
     pub(crate) routing: Arc<Routing>,
     pub(crate) accounts: Accounts,
     pub(crate) service: Service,
+    pub(crate) newest: Newest,
     pub(crate) ids: SessionIds,
     pub(crate) workers: Workers,
     pub(crate) elsewhere: Elsewhere,

@@ -53,6 +53,8 @@ struct CnView {
     reason: String,
     /// It is down by the configuration, whatever it answers.
     refused: bool,
+    /// It is avoided, where there is another, until a probe succeeds.
+    doubted: bool,
     /// When it was up last after being down.
     up_since: Option<Instant>,
     /// How often in a row it failed soon after that: what fails logins need not fail probes.
@@ -62,7 +64,24 @@ struct CnView {
     baseline: Option<Arc<Baseline>>,
 }
 
+impl State {
+    /// Whether `cn` is to be found at `address` now: what was heard there of late is about it.
+    fn is_at(&self, cn: &CnId, address: &str) -> bool {
+        let routed = self.snapshot.as_ref().and_then(|snapshot| snapshot.cn(cn));
+        routed.is_some_and(|routed| routed.cn.address == address)
+    }
+}
+
 impl CnView {
+    /// What a pick goes by: one that is doubted comes behind every other.
+    fn load(&self) -> u32 {
+        if self.doubted { DOUBTED.saturating_add(self.sessions) } else { self.sessions }
+    }
+
+    fn is_avoided(&self) -> bool {
+        self.doubted || self.health == Health::Down
+    }
+
     /// It failed: if that was soon after it came up, it stays down for longer than the last time.
     fn relapse(&mut self) {
         let soon = self.up_since.is_some_and(|since| since.elapsed() < SOON);
@@ -71,6 +90,9 @@ impl CnView {
         self.not_before = (self.relapses > 0).then(|| Instant::now() + longer);
     }
 }
+
+/// More than any load.
+const DOUBTED: u32 = u32::MAX - (1 << 24);
 
 /// How soon after coming up a failure is a relapse.
 const SOON: Duration = Duration::from_secs(10);
@@ -211,7 +233,7 @@ impl Routing {
                 || state.cns.get(cn.name()).is_some_and(|view| view.health == Health::Down)
         };
         let matched = route(snapshot, request, down)?;
-        let load = |cn: &RoutedCn| state.cns.get(cn.name()).map_or(0, |view| view.sessions);
+        let load = |cn: &RoutedCn| state.cns.get(cn.name()).map_or(0, CnView::load);
         let rng = state.rng.get_or_insert_with(|| SmallRng::seed_from_u64(0));
         let cn = Arc::clone(pick::least_loaded(&matched.cns, load, rng));
         state.cns.entry(cn.name().clone()).or_default().sessions += 1;
@@ -234,18 +256,40 @@ impl Routing {
         cns
     }
 
-    /// Something went wrong on `cn`: it is avoided until a probe succeeds.
-    pub(crate) fn failed(&self, cn: &CnId, reason: &str) {
+    /// Something went wrong on `cn` at `address`: it is avoided until a probe succeeds.
+    pub(crate) fn failed(&self, cn: &CnId, address: &str, reason: &str) {
         let mut state = self.state.lock();
+        if !state.is_at(cn, address) {
+            return;
+        }
         let Some(view) = state.cns.get_mut(cn) else { return };
         if view.health == Health::Down {
             return;
         }
         view.health = Health::Down;
         reason.clone_into(&mut view.reason);
-        view.relapse();
+        if !std::mem::take(&mut view.doubted) {
+            view.relapse();
+        }
         drop(state);
         tracing::warn!(%cn, reason, "cn is down");
+        // The receiver lives as long as the process.
+        let _ = self.probes.send(cn.clone());
+    }
+
+    /// `cn` was slow to let somebody in, which a dead CN is and a busy one too: it is asked, and until it answers it is
+    /// used only where there is no other.
+    pub(crate) fn doubt(&self, cn: &CnId, reason: &str) {
+        let mut state = self.state.lock();
+        let Some(view) = state.cns.get_mut(cn).filter(|view| !view.doubted && view.health != Health::Down)
+        else {
+            return;
+        };
+        view.doubted = true;
+        reason.clone_into(&mut view.reason);
+        view.relapse();
+        drop(state);
+        tracing::warn!(%cn, reason, "cn is slow: it is asked");
         // The receiver lives as long as the process.
         let _ = self.probes.send(cn.clone());
     }
@@ -256,26 +300,34 @@ impl Routing {
         let _ = self.probes.send(cn.clone());
     }
 
-    /// A probe of `cn` succeeded. False where it stays down for a while all the same.
-    pub(crate) fn succeeded(&self, cn: &CnId, baseline: Baseline) -> bool {
+    /// A probe of `cn` at `address` succeeded. False where it is avoided for a while all the same, or is elsewhere now.
+    pub(crate) fn succeeded(&self, cn: &CnId, address: &str, baseline: Baseline) -> bool {
         let mut state = self.state.lock();
+        if !state.is_at(cn, address) {
+            return false;
+        }
         let Some(view) = state.cns.get_mut(cn).filter(|view| !view.refused) else { return true };
         if view.not_before.is_some_and(|until| Instant::now() < until) {
             return false;
         }
-        if view.health == Health::Down {
+        if view.health == Health::Down || view.doubted {
             tracing::info!(%cn, "cn is up");
             view.up_since = Some(Instant::now());
         }
+        view.doubted = false;
         view.health = Health::Up;
         view.reason.clear();
         view.baseline = Some(Arc::new(baseline));
         true
     }
 
-    /// A check of `cn` succeeded. Whether one that is down is up again only a probe says, which began after that.
-    pub(crate) fn seen(&self, cn: &CnId, baseline: Baseline) {
+    /// A check of `cn` at `address` succeeded. Whether one that is down is up again only a probe says, which began after
+    /// that.
+    pub(crate) fn seen(&self, cn: &CnId, address: &str, baseline: Baseline) {
         let mut state = self.state.lock();
+        if !state.is_at(cn, address) {
+            return;
+        }
         let Some(view) = state.cns.get_mut(cn) else { return };
         if view.health != Health::Down {
             view.health = Health::Up;
@@ -306,9 +358,10 @@ impl Routing {
     /// `cn` may be tried again by a login: nothing else can tell.
     pub(crate) fn try_again(&self, cn: &CnId) {
         let mut state = self.state.lock();
-        let down = |view: &&mut CnView| view.health == Health::Down && !view.refused;
-        let Some(view) = state.cns.get_mut(cn).filter(down) else { return };
+        let avoided = |view: &&mut CnView| view.is_avoided() && !view.refused;
+        let Some(view) = state.cns.get_mut(cn).filter(avoided) else { return };
         view.health = Health::Unknown;
+        view.doubted = false;
         view.reason.clear();
     }
 
@@ -322,7 +375,12 @@ impl Routing {
         self.state.lock().cns.get(cn).is_some_and(|view| view.health == Health::Down)
     }
 
-    /// Whether `cn` is still part of the routing state.
+    /// Whether `cn` is avoided, or would be where there is another.
+    pub(crate) fn is_avoided(&self, cn: &CnId) -> bool {
+        self.state.lock().cns.get(cn).is_some_and(CnView::is_avoided)
+    }
+
+    /// Where `cn` is, while it is part of the routing state.
     pub(crate) fn address(&self, cn: &CnId) -> Option<String> {
         self.state.lock().snapshot.as_ref()?.cn(cn).map(|cn| cn.cn.address.clone())
     }

@@ -185,6 +185,7 @@ impl Service {
             limits: self.limits,
             routing: Arc::clone(&self.routing),
             connection: None,
+            asked_at: String::new(),
             told: None,
         };
         self.runtime.spawn(link.run(questions));
@@ -206,6 +207,8 @@ struct Link {
     limits: Limits,
     routing: Arc<Routing>,
     connection: Option<(String, CnConnection)>,
+    /// Where it was asked last.
+    asked_at: String,
 }
 
 impl Link {
@@ -256,7 +259,7 @@ impl Link {
             && error.puts_cn_down()
             && !slow_kill
         {
-            self.routing.failed(&self.cn, &error.to_string());
+            self.routing.failed(&self.cn, &self.asked_at, &error.to_string());
         }
         answer
     }
@@ -285,6 +288,7 @@ impl Link {
 
     async fn connection(&mut self) -> Result<(String, CnConnection), CnError> {
         let address = self.routing.address(&self.cn).unwrap_or_default();
+        self.asked_at.clone_from(&address);
         if let Some(kept) = self.connection.take().filter(|(to, _)| *to == address) {
             return Ok(kept);
         }

@@ -3,13 +3,16 @@ use shunt_proto::cn::{Cn, CnState};
 use shunt_proto::label::Labels;
 use shunt_proto::snapshot::{Entry, Object, Version, digest};
 
+/// Where every CN is.
+const AT: &str = "127.0.0.1:3306";
+
 fn snapshot(revision: u64, names: &[&str]) -> Arc<RoutingSnapshot> {
     let entries: Vec<Entry> = names
         .iter()
         .map(|name| Entry {
             object: Object::Cn(Arc::new(Cn {
                 name: CnId::new(name).unwrap(),
-                address: "127.0.0.1:3306".into(),
+                address: AT.into(),
                 group: None,
                 own_labels: Labels::new(),
                 zone: String::new(),
@@ -49,13 +52,13 @@ fn a_cn_that_failed_is_avoided_until_a_probe_succeeds() {
     routing.publish(&snapshot(1, &["cn-1", "cn-2"]));
     assert!(probes.try_recv().is_ok() && probes.try_recv().is_ok(), "new CNs are probed");
     let cn_1 = CnId::new("cn-1").unwrap();
-    routing.failed(&cn_1, "closed");
+    routing.failed(&cn_1, AT, "closed");
     assert_eq!(probes.try_recv().unwrap(), cn_1);
     for _ in 0..4 {
         assert_eq!(routing.place(&request(), &[]).unwrap().cn.name().as_str(), "cn-2");
     }
     let baseline = Baseline { version: b"x".to_vec(), capabilities: 0, collation: 45, subscription: None };
-    assert!(routing.succeeded(&cn_1, baseline));
+    assert!(routing.succeeded(&cn_1, AT, baseline));
     let names: Vec<_> = (0..2).map(|_| routing.place(&request(), &[]).unwrap()).collect();
     assert!(names.iter().any(|placed| *placed.cn.name() == cn_1));
 }
@@ -67,19 +70,56 @@ async fn a_cn_that_fails_again_and_again_is_down_for_longer_each_time() {
     let cn_1 = CnId::new("cn-1").unwrap();
     let baseline = Baseline { version: b"x".to_vec(), capabilities: 0, collation: 45, subscription: None };
     for held_ms in [0, 200, 400, 800, 1600, 3000, 3000] {
-        routing.failed(&cn_1, "full");
+        routing.failed(&cn_1, AT, "full");
         if held_ms > 0 {
             tokio::time::advance(Duration::from_millis(held_ms - 1)).await;
-            assert!(!routing.succeeded(&cn_1, baseline.clone()), "up before {held_ms} ms");
+            assert!(!routing.succeeded(&cn_1, AT, baseline.clone()), "up before {held_ms} ms");
             assert!(routing.is_down(&cn_1));
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        assert!(routing.succeeded(&cn_1, baseline.clone()), "down after {held_ms} ms");
+        assert!(routing.succeeded(&cn_1, AT, baseline.clone()), "down after {held_ms} ms");
     }
     // One that was well for a while begins anew.
     tokio::time::advance(SOON).await;
-    routing.failed(&cn_1, "full");
-    assert!(routing.succeeded(&cn_1, baseline));
+    routing.failed(&cn_1, AT, "full");
+    assert!(routing.succeeded(&cn_1, AT, baseline));
+}
+
+#[test]
+fn a_cn_that_is_slow_is_used_only_where_there_is_no_other_until_it_answers() {
+    let (routing, mut probes) = Routing::new(false);
+    routing.publish(&snapshot(1, &["cn-1", "cn-2"]));
+    assert!(probes.try_recv().is_ok() && probes.try_recv().is_ok(), "new CNs are probed");
+    let [cn_1, cn_2] = ["cn-1", "cn-2"].map(|name| CnId::new(name).unwrap());
+    routing.doubt(&cn_1, "slow");
+    routing.doubt(&cn_1, "slow");
+    assert!(probes.try_recv().is_ok() && probes.try_recv().is_err(), "it is asked once");
+    let places: Vec<_> = (0..10).map(|_| routing.place(&request(), &[]).unwrap()).collect();
+    assert_eq!(sessions(&routing), [0, 10]);
+    // It is not down: where there is no other, it serves, and so do the less loaded of several.
+    let tried = std::slice::from_ref(&cn_2);
+    assert_eq!(*routing.place(&request(), tried).unwrap().cn.name(), cn_1);
+    routing.doubt(&cn_2, "slow");
+    assert_eq!(*routing.place(&request(), &[]).unwrap().cn.name(), cn_1);
+    let baseline = Baseline { version: b"x".to_vec(), capabilities: 0, collation: 45, subscription: None };
+    assert!(routing.succeeded(&cn_1, AT, baseline));
+    assert_eq!(*routing.place(&request(), &[]).unwrap().cn.name(), cn_1);
+    drop(places);
+}
+
+#[test]
+fn what_is_heard_of_where_a_cn_was_says_nothing_of_where_it_is() {
+    let (routing, _probes) = Routing::new(false);
+    routing.publish(&snapshot(1, &["cn-1"]));
+    let cn_1 = CnId::new("cn-1").unwrap();
+    let baseline = Baseline { version: b"x".to_vec(), capabilities: 0, collation: 45, subscription: None };
+    routing.failed(&cn_1, "127.0.0.1:3307", "closed");
+    assert!(!routing.is_down(&cn_1));
+    assert!(!routing.succeeded(&cn_1, "127.0.0.1:3307", baseline.clone()));
+    routing.seen(&cn_1, "127.0.0.1:3307", baseline.clone());
+    assert!(routing.baseline(&cn_1).is_none());
+    routing.seen(&cn_1, AT, baseline);
+    assert!(routing.baseline(&cn_1).is_some());
 }
 
 #[test]

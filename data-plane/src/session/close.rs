@@ -2,8 +2,7 @@
 
 use super::Session;
 use super::inbox::Farewell;
-use crate::cn;
-use crate::routing::Routing;
+use crate::newest::NoAnswer;
 use crate::service::{ServiceError, Target};
 use crate::sessions::View;
 use crate::wire::ReadError;
@@ -12,14 +11,9 @@ use mysql_wire::packet;
 use mysql_wire::reply;
 use mysql_wire::request::Violation;
 use mysql_wire::response::Desync;
-use shunt_proto::cn::CnId;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-
-/// Sessions that ask at once whether their CN lives.
-static WHO_CLOSED: Semaphore = Semaphore::const_new(32);
 
 /// How long a client that was told goodbye may take to read it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -182,11 +176,11 @@ impl Session {
         if plane.routing.is_down(&self.cn) {
             return CloseReason::CnDied;
         }
-        match newest_id(&plane.routing, &self.cn, plane.config.limits.cn_connect).await {
+        match plane.newest.id(&self.cn).await {
             Ok(newest) if newest > own => CloseReason::ClosedByCn,
-            Ok(_) => CloseReason::CnDied,
-            Err(cause) => {
-                plane.routing.failed(&self.cn, &cause);
+            Ok(_) | Err(NoAnswer::Gone) => CloseReason::CnDied,
+            Err(NoAnswer::Failed { address, cause }) => {
+                plane.routing.failed(&self.cn, &address, &cause);
                 CloseReason::CnDied
             }
         }
@@ -251,16 +245,6 @@ impl Session {
             Err(_) => tracing::warn!(cn = %self.cn, "kill what a vanished client left: no answer"),
         }
     }
-}
-
-/// The id that the CN gives a new connection.
-async fn newest_id(routing: &Routing, cn: &CnId, limit: Duration) -> Result<u32, String> {
-    let address = routing.address(cn).ok_or("is no longer part of the cluster")?;
-    // When a CN restarts, all its sessions ask at once.
-    let _turn = WHO_CLOSED.acquire().await.map_err(|error| error.to_string())?;
-    // Brought to its end in the background.
-    let greeted = cn::dial(&address, limit, None).await.map_err(|error| error.to_string())?;
-    Ok(greeted.greeting.connection_id)
 }
 
 /// Reads what a client sends to a closed session, for a while: a reset would take the last word away from it.

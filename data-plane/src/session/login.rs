@@ -14,7 +14,7 @@ use crate::plane::Plane;
 use crate::routing::{Place, TenantPlace};
 use crate::service::READY;
 use crate::wire::{Peer, ReadError};
-use mysql_wire::capability::{CLIENT_MYSQL, DEPRECATE_EOF, SESSION_TRACK};
+use mysql_wire::capability::{CLIENT_MYSQL, DEPRECATE_EOF, PLUGIN_AUTH, SESSION_TRACK};
 use mysql_wire::native::{self, Stage1};
 use mysql_wire::reply;
 use mysql_wire::track::{Subscription, Transaction, Variables};
@@ -175,7 +175,7 @@ pub(crate) async fn admit(
                     match first_answer(plane, asked, &cn, connection).await {
                         Ok(ready) => ready,
                         Err(error) => {
-                            let again = matches!(asked.proof, Proof::Password(_));
+                            let again = matches!(asked.proof, Proof::Password(_)) && began == *seq;
                             last = failed(plane, &cn, error, again)?;
                             tried.push(cn.name().clone());
                             continue;
@@ -216,11 +216,14 @@ fn failed(
 ) -> Result<Option<reply::Err>, Denied> {
     let of_the_cn = error.is_of_the_cn();
     if error.puts_cn_down() {
-        plane.routing.failed(cn.name(), &error.to_string());
+        plane.routing.failed(cn.name(), &cn.cn.address, &error.to_string());
+    }
+    if matches!(error, CnError::Slow(_)) {
+        plane.routing.doubt(cn.name(), &error.to_string());
     }
     match error {
-        CnError::Refused(err) if of_the_cn && may_try_another => Ok(Some(err)),
-        CnError::Refused(err) => Err(Denied::Told(err)),
+        CnError::Refused(err) | CnError::OnlyTheClient(err) if of_the_cn && may_try_another => Ok(Some(err)),
+        CnError::Refused(err) | CnError::OnlyTheClient(err) => Err(Denied::Told(err)),
         _ if may_try_another => Ok(None),
         _ => Err(told(1105, "08004", "the CN closed in the middle of the login")),
     }
@@ -257,35 +260,58 @@ async fn log_in(
     client: &mut Peer<'_>,
     seq: &mut u8,
 ) -> Result<(CnConnection, Option<Password>), RelayError> {
-    let header = plane.config.cn_proxy_protocol.then_some((asked.client, asked.listener));
-    let limits = &plane.config.limits;
-    let greeted = cn::dial(&cn.cn.address, limits.cn_connect, header).await?;
-    plane.routing.greeted(cn.name(), &greeted.greeting);
     // A CN that greets and then says nothing costs no more than one that does not greet.
-    let limit = limits.cn_connect;
+    let limit = plane.config.limits.cn_connect;
+    let greeted = dial(plane, asked, cn).await?;
     let log_in = async |greeted: cn::Greeted, password| {
         let login = greeted.log_in(&asked.identity, password);
-        tokio::time::timeout(limit, login).await.unwrap_or(Err(CnError::Timeout(limit)))
+        tokio::time::timeout(limit, login).await.unwrap_or(Err(CnError::Slow(limit)))
     };
     match asked.proof {
-        Proof::Password(password) => Ok((log_in(greeted, password).await?, Some(password))),
+        Proof::Password(password) => match log_in(greeted, password).await {
+            Ok(connection) => Ok((connection, Some(password))),
+            // The answer fits a hash of the user's, and the CN chose another account of the same name.
+            Err(CnError::OnlyTheClient(_)) if asked.identity.capabilities & PLUGIN_AUTH != 0 => {
+                let greeted = dial(plane, asked, cn).await?;
+                relay(plane, asked, greeted, matches!(password, Password::Known(_)), client, seq).await
+            }
+            Err(error) => Err(error.into()),
+        },
         Proof::Hopeless => {
             let nonsense = Password::Known(Stage1::of(&rand::random::<[u8; 20]>()));
             Ok((log_in(greeted, nonsense).await?, None))
         }
-        Proof::Relay(with_password) => {
-            let (connection, asked_native) =
-                greeted.relay_login(&asked.identity, with_password, client, seq, limit).await?;
-            let password = match asked_native {
-                Some((_, answer)) if answer.is_empty() => Some(Password::Empty),
-                Some((salt, answer)) => {
-                    recover(plane, &asked.identity.user, &salt, &answer).await.map(Password::Known)
-                }
-                None => None,
-            };
-            Ok((connection, password))
-        }
+        Proof::Relay(with_password) => relay(plane, asked, greeted, with_password, client, seq).await,
     }
+}
+
+async fn dial(plane: &Plane, asked: &Asked, cn: &RoutedCn) -> Result<cn::Greeted, CnError> {
+    let header = plane.config.cn_proxy_protocol.then_some((asked.client, asked.listener));
+    let greeted = cn::dial(&cn.cn.address, plane.config.limits.cn_connect, header).await?;
+    plane.routing.greeted(cn.name(), &greeted.greeting);
+    Ok(greeted)
+}
+
+/// Lets the client log in itself. Gives the password where its answer to the CN gives it away.
+async fn relay(
+    plane: &Plane,
+    asked: &Asked,
+    greeted: cn::Greeted,
+    with_password: bool,
+    client: &mut Peer<'_>,
+    seq: &mut u8,
+) -> Result<(CnConnection, Option<Password>), RelayError> {
+    let limit = plane.config.limits.cn_connect;
+    let (connection, asked_native) =
+        greeted.relay_login(&asked.identity, with_password, client, seq, limit).await?;
+    let password = match asked_native {
+        Some((_, answer)) if answer.is_empty() => Some(Password::Empty),
+        Some((salt, answer)) => {
+            recover(plane, &asked.identity.user, &salt, &answer).await.map(Password::Known)
+        }
+        None => None,
+    };
+    Ok((connection, password))
 }
 
 /// A CN that gave its first answers after a login.
@@ -318,7 +344,7 @@ async fn first_answer(
         }
         Ok::<_, CnError>((connection, parse))
     };
-    let answered = tokio::time::timeout(limit, answer).await.map_err(|_| CnError::Timeout(limit))?;
+    let answered = tokio::time::timeout(limit, answer).await.map_err(|_| CnError::Slow(limit))?;
     let (connection, parse) = answered?;
     let shown = (asked.identity.capabilities & SESSION_TRACK != 0).then(|| global.unwrap_or_default());
     Ok(First { connection, shown, tracks_itself, parse })
