@@ -1,6 +1,6 @@
 //! Accepting clients, and nothing else: no work for a single client is done here.
 
-use crate::cn::set_options;
+use crate::cn::{finish, set_options};
 use crate::plane::Plane;
 use crate::session::welcome::refuse_full;
 use std::io;
@@ -35,7 +35,7 @@ pub(crate) async fn run(plane: Arc<Plane>, listener: TcpListener, most: usize, s
                 continue;
             }
         };
-        if plane.workers.sessions() >= most {
+        if plane.workers.sessions() + finish::finishing() >= most {
             plane.metrics.no_room();
             refuse_full(socket);
             continue;

@@ -16,11 +16,13 @@ use std::time::Duration;
 /// How long a CN may take to end a handshake that nobody waits for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How many such handshakes there may be at once; more are dropped.
-const MOST: usize = 512;
-
-/// How many are there.
+/// How many such handshakes there are. Each holds a file: the listener counts them as sessions.
 static FINISHING: AtomicUsize = AtomicUsize::new(0);
+
+/// How many handshakes are brought to their end now.
+pub(crate) fn finishing() -> usize {
+    FINISHING.load(Ordering::Relaxed)
+}
 
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug)]
@@ -144,10 +146,7 @@ impl Drop for Unfinished {
             return;
         };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if FINISHING.fetch_add(1, Ordering::Relaxed) >= MOST {
-            FINISHING.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
+        FINISHING.fetch_add(1, Ordering::Relaxed);
         runtime.spawn(async move {
             // Whatever comes of it, nobody waits for it.
             let _ = tokio::time::timeout(PATIENCE, handshake.finish()).await;
