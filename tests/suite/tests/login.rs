@@ -258,6 +258,36 @@ async fn accounts_of_another_plugin_log_in_themselves() -> Result<()> {
     Ok(())
 }
 
+/// The client's answer fits a hash of the user's, and the CN chooses an account of the same name that has none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_of_another_plugin_is_chosen_by_its_host() -> Result<()> {
+    let cn = cn().await?;
+    cn.run(&[
+        "CREATE USER e_host@'%' IDENTIFIED BY 'one'",
+        "CREATE USER e_host@'127.%' IDENTIFIED VIA ed25519 USING PASSWORD('one')",
+        "CREATE USER e_other@'%' IDENTIFIED BY 'one'",
+        "CREATE USER e_other@'127.%' IDENTIFIED VIA ed25519 USING PASSWORD('two')",
+    ])
+    .await?;
+    let shunt = shunt(cn, true).await?;
+    for (user, password, inside) in [
+        ("e_host", "one", true),
+        ("e_host", "two", false),
+        ("e_other", "one", false),
+        ("e_other", "two", true),
+    ] {
+        let sql = "SELECT CURRENT_USER()";
+        let directly = mariadb_client(cn.address(), user, password, sql).await?;
+        assert_eq!(directly == format!("{user}@127.%"), inside, "{directly}");
+        assert_eq!(
+            mariadb_client(shunt.address(), user, password, sql).await?,
+            directly,
+            "{user} {password}"
+        );
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn only_a_password_that_is_known_lets_a_session_move() -> Result<()> {
     let cn = cn().await?;

@@ -155,3 +155,56 @@ async fn credentials_unknown() -> Result<()> {
     is_pinned(&shunt, &s, &[]).await;
     s.quit().await
 }
+
+/// A statement means what it meant where it was prepared. Where that is over before it could be asked for, it cannot be
+/// prepared again as it was.
+#[tokio::test]
+async fn a_statement_prepared_under_what_nobody_saw() -> Result<()> {
+    let (shunt, mut s) = session("prepared").await?;
+    // In the open the CN is asked in time.
+    s.run("SET NAMES latin1").await?;
+    let text = s.prepare("SELECT \"a\"").await?;
+    s.run("SET sql_mode = 'ANSI'").await?;
+    let identifier = s.prepare("SELECT \"a\" FROM suite.prepared").await?;
+    s.run("SET sql_mode = DEFAULT; SET NAMES utf8mb4 COLLATE utf8mb4_bin").await?;
+    is_pinned(&shunt, &s, &[]).await;
+    // Nothing is asked in a transaction.
+    s.run("BEGIN; SET sql_mode = 'ANSI'").await?;
+    let unseen = s.prepare("SELECT \"a\" FROM suite.prepared").await?;
+    is_pinned(&shunt, &s, &["transaction"]).await;
+    s.run("SET sql_mode = DEFAULT").await?;
+    is_pinned(&shunt, &s, &["transaction", "unknown state"]).await;
+    s.run("COMMIT").await?;
+    is_pinned(&shunt, &s, &["unknown state"]).await;
+    s.send(&command::about_statement(com::STMT_CLOSE, unseen.id)).await?;
+    s.ping().await?;
+    is_pinned(&shunt, &s, &[]).await;
+    for statement in [text, identifier] {
+        s.send(&command::about_statement(com::STMT_CLOSE, statement.id)).await?;
+    }
+    s.quit().await
+}
+
+/// The question is not seen: what the last statement left is there, and nothing comes into a transaction.
+#[tokio::test]
+async fn a_question_to_the_cn_leaves_no_trace() -> Result<()> {
+    let (_shunt, mut s) = session("question").await?;
+    let asked =
+        "SELECT variable_value FROM information_schema.session_status WHERE variable_name = 'COM_SET_OPTION'";
+    let number = async |s: &mut Raw| Ok::<u32, anyhow::Error>(s.value(asked).await?.parse()?);
+    s.query("SELECT SQL_CALC_FOUND_ROWS 1 FROM seq_1_to_7 LIMIT 2").await?;
+    s.run("SET NAMES latin1").await?;
+    assert_eq!(s.value("SELECT FOUND_ROWS()").await?, "7");
+    s.run("SET sql_mode = ''").await?;
+    s.query("SELECT CAST('x' AS INT)").await?;
+    s.run("SET NAMES utf8mb4").await?;
+    assert_eq!(s.value("SELECT @@warning_count").await?, "1");
+    let before = number(&mut s).await?;
+    s.run("SET NAMES latin1").await?;
+    assert_eq!(number(&mut s).await?, before + 2, "the client's and ours");
+    s.run("BEGIN").await?;
+    s.run("SET NAMES utf8mb4").await?;
+    assert_eq!(number(&mut s).await?, before + 3, "in a transaction only the client's");
+    s.run("COMMIT").await?;
+    s.quit().await
+}
