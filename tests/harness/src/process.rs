@@ -26,6 +26,22 @@ pub struct Process {
     show_when_panicking: bool,
 }
 
+/// Time that a process has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuTime {
+    /// In its own code.
+    pub user: Duration,
+    /// In the kernel, for it.
+    pub system: Duration,
+}
+
+impl CpuTime {
+    /// All of it.
+    pub fn whole(self) -> Duration {
+        self.user + self.system
+    }
+}
+
 impl Process {
     /// Starts a command. Its output goes to `<logs>/<name>.out` and `.err`; `scratch` is removed by
     /// the watcher if the test process dies.
@@ -142,6 +158,22 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kib * 1024)
+    }
+
+    /// The time that all its threads have run so far, those that ended included, in steps of 10 ms.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn cpu_time(&self) -> Result<CpuTime> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
+        // The fields follow the name, which is in parentheses: the state is the third of all.
+        let fields: Vec<_> = stat.rsplit(')').next().context("no fields")?.split_whitespace().collect();
+        let time = |field: usize| -> Result<Duration> {
+            // Linux tells hundredths of a second, whatever it counts in itself.
+            let ticks: u64 = fields.get(field - 3).context("no such field")?.parse()?;
+            Ok(Duration::from_millis(ticks * 10))
+        };
+        Ok(CpuTime { user: time(14)?, system: time(15)? })
     }
 
     /// What it wrote to standard output and standard error so far.
