@@ -3,10 +3,10 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::future::try_join_all;
 use serde_json::json;
-use shunt_harness::fake_cn::{Answer, Door, FakeCn, error};
+use shunt_harness::fake_cn::{Answer, Door, End, FakeCn, error};
 use shunt_harness::fault_proxy::FaultProxy;
 use shunt_harness::{
-    ErrPacket, Group, Login, MariaDb, Raw, Setup, Shape, Shunt, eventually, mariadb, within,
+    ErrPacket, Galera, Group, Login, MariaDb, Raw, Setup, Shape, Shunt, eventually, mariadb, within,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,6 +42,14 @@ async fn is_shown(shunt: &Shunt, name: &str, health: &str, limit: Duration) -> R
     })
     .await?;
     Ok(shown["healthReason"].as_str().unwrap_or_default().to_owned())
+}
+
+/// What the data plane counts of a CN: `shunt_data_cn_<what>`.
+async fn on_cn(shunt: &Shunt, what: &str, cn: &str) -> Result<u32> {
+    let text = shunt.planes.last().context("a data plane")?.metrics().await?;
+    let sample = format!("shunt_data_cn_{what}{{cn=\"{cn}\"}} ");
+    let value = text.lines().find_map(|line| line.strip_prefix(&sample));
+    Ok(value.with_context(|| format!("no {sample} in {text}"))?.parse()?)
 }
 
 /// Logs in, and where to.
@@ -357,86 +365,66 @@ async fn a_user_cannot_talk_a_cn_down() -> Result<()> {
     Ok(())
 }
 
-// === Galera ===
-
-mod galera {
-    //! A Galera cluster out of `deploy/local/cluster.sh`.
-
-    use super::*;
-    use std::path::{Path, PathBuf};
-    use std::process::Command;
-
-    pub(super) struct Cluster {
-        folder: PathBuf,
-        port: u16,
+/// A CN that is taken out while it is down and a session is on it is nobody's to probe any more: the watch over it ends
+/// with it, instead of beginning anew again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cn_that_is_deleted_while_it_is_down_costs_no_time() -> Result<()> {
+    let accounts = [("shunt", "secret"), ("root", "")];
+    let well = FakeCn::behind_shunt(&accounts, |_| None).await?;
+    // It does no more work, whether asked anew or on a connection that is there.
+    let stuck = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&stuck);
+    let gone = FakeCn::behind_shunt(&accounts, move |received| {
+        let hangs = seen.load(Ordering::Relaxed) && received.text().starts_with("DO");
+        hangs.then(|| Answer::Cut(Box::new(Answer::Ok), 0, End::Hang))
+    })
+    .await?;
+    let group = Group::named("all").cn("well", well.address()).cn("gone", gone.address());
+    let mut shunt = Setup::new().group(group).cn_account("shunt", "secret").planes(1).await?;
+    for cn in ["well", "gone"] {
+        is_shown(&shunt, cn, "up", shunt_harness::patience()).await?;
     }
-
-    fn script(arguments: &[&str]) -> Result<()> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/local/cluster.sh");
-        let output = Command::new(script).args(arguments).output().context("run cluster.sh")?;
-        ensure!(
-            output.status.success(),
-            "cluster.sh {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+    let (at, root) = (shunt.address(), Login::user("root"));
+    let _one_on_each = [Raw::login(at, &root).await?, Raw::login(at, &root).await?];
+    assert_eq!(on_cn(&shunt, "sessions", "gone").await?, 1);
+    stuck.store(true, Ordering::Relaxed);
+    is_shown(&shunt, "gone", "down", shunt_harness::patience()).await?;
+    shunt.ctl(&["cn", "delete", "gone", "--force"]).await?;
+    let deleted = shunt.ctl(&["status"]).await?["revision"].as_str().context("a revision")?.parse::<u64>()?;
+    eventually("the data plane knows", async || {
+        let text = shunt.planes[1].metrics().await?;
+        let revision = text.lines().find_map(|line| line.strip_prefix("shunt_data_routing_revision "));
+        ensure!(revision.context("no revision")?.parse::<u64>()? >= deleted, "not yet");
         Ok(())
-    }
-
-    impl Cluster {
-        pub(super) async fn start() -> Result<Self> {
-            let folder = PathBuf::from(format!("/var/tmp/shunt-health-{}", std::process::id()));
-            // It takes its base and what is 100, 200 and 300 above.
-            let port = (0..1000).map(|n| 15_000 + n * 15).find(|port| {
-                let taken = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_err();
-                !(0..4).any(|above| (0..3).any(|node| taken(port + above * 100 + node)))
-            });
-            let cluster = Self { folder, port: port.context("no free ports")? };
-            let (dir, base) = (cluster.folder.display().to_string(), cluster.port.to_string());
-            let name = format!("health-{}", std::process::id());
-            tokio::task::spawn_blocking(move || {
-                script(&["up", "--dir", &dir, "--base-port", &base, "--nodes", "3", "--name", &name])
-            })
-            .await??;
-            Ok(cluster)
-        }
-
-        pub(super) fn node(&self, n: u16) -> SocketAddr {
-            SocketAddr::from(([127, 0, 0, 1], self.port + n - 1))
-        }
-
-        pub(super) fn password(&self, user: &str) -> Result<String> {
-            Ok(std::fs::read_to_string(self.folder.join("passwords").join(user))?.trim().to_owned())
-        }
-
-        /// Sends a signal to a node.
-        pub(super) fn signal(&self, n: u16, signal: &str) -> Result<()> {
-            let pid = std::fs::read_to_string(self.folder.join(format!("cn-{n}/pid")))?;
-            ensure!(Command::new("kill").args([signal, pid.trim()]).status()?.success(), "kill {signal}");
-            Ok(())
-        }
-    }
-
-    impl Drop for Cluster {
-        fn drop(&mut self) {
-            for node in 1..=3 {
-                let _ = self.signal(node, "-CONT");
-            }
-            if let Err(error) = script(&["down", "--dir", &self.folder.display().to_string()]) {
-                eprintln!("{error:#}");
-            }
-        }
-    }
+    })
+    .await;
+    let rounds = || well.received().iter().filter(|received| received.text() == "DO 1").count();
+    let after_rounds = async |n: usize| {
+        let before = rounds();
+        let passed = async || (rounds() >= before + n).then_some(()).context("not yet");
+        eventually(&format!("{n} rounds of checks"), passed).await;
+    };
+    // Within four of them the last probe has come to its end.
+    after_rounds(4).await;
+    let process = shunt.plane("data-1").process()?;
+    let (begun, used) = (Instant::now(), process.cpu_time()?.whole());
+    after_rounds(3).await;
+    let (took, used) = (begun.elapsed(), process.cpu_time()?.whole() - used);
+    ensure!(used < took / 5, "{used:?} of {took:?}");
+    Ok(())
 }
+
+// === Galera ===
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_galera_node_without_quorum_gets_nobody_until_it_has_one() -> Result<()> {
-    let cluster = galera::Cluster::start().await?;
+    let cluster = Galera::start().await?;
     let elsewhere = cn(9).await?;
     elsewhere.account("app", "%", &cluster.password("app")?).await?;
-    let mut group = Group::named("galera").label("store", "galera");
-    for node in 1..=3 {
-        group = group.cn(&format!("cn-{node}"), cluster.node(node));
-    }
+    // Each connection to this one is a login of a client, or a probe.
+    let last = FaultProxy::start(cluster.node(1)).await?;
+    let group = Group::named("galera").label("store", "galera").cn("cn-1", last.address());
+    let group = group.cn("cn-2", cluster.node(2)).cn("cn-3", cluster.node(3));
     let shunt = Setup::new()
         .group(group)
         .group(Group::named("other").cn("other", elsewhere.address()))
@@ -456,8 +444,8 @@ async fn a_galera_node_without_quorum_gets_nobody_until_it_has_one() -> Result<(
     }
 
     // Two of three stand still: the third says yes to nearly everything, and is of no use.
-    cluster.signal(2, "-STOP")?;
-    cluster.signal(3, "-STOP")?;
+    cluster.freeze(2)?;
+    cluster.freeze(3)?;
     let useless = Login::user("app").password(password.clone());
     eventually("the last node has lost its quorum", async || {
         let mut session = Raw::login(cluster.node(1), &useless).await?;
@@ -477,7 +465,7 @@ async fn a_galera_node_without_quorum_gets_nobody_until_it_has_one() -> Result<(
     ensure!(matches!(refused.code, 1105 | 1047), "{refused}");
     let reason = is_shown(&shunt, "cn-1", "down", Duration::from_secs(3)).await?;
     assert!(reason.contains("1047"), "{reason}");
-    eventually("the hung ones are known", async || {
+    let all_are_down = async || {
         let told = match Raw::login(at, &login("strict")).await {
             Ok(_) => bail!("let in"),
             Err(error) => error.downcast::<ErrPacket>()?,
@@ -485,11 +473,24 @@ async fn a_galera_node_without_quorum_gets_nobody_until_it_has_one() -> Result<(
         let wanted = "every CN that carries the labels store=galera is down";
         ensure!((told.code, told.message.as_str()) == (1105, wanted), "{told}");
         Ok(())
+    };
+    eventually("the hung ones are known", all_are_down).await;
+    // And so it stays: the node lets each probe in and answers it, and none takes that for service.
+    let (before, there) = (last.accepted(), on_cn(&shunt, "sessions", "cn-1").await?);
+    eventually("it was probed three times more", async || {
+        let up = on_cn(&shunt, "up", "cn-1").await.unwrap();
+        assert_eq!(up, 0, "it was used again after {} probes", last.accepted() - before);
+        assert!(on_cn(&shunt, "sessions", "cn-1").await.unwrap() <= there, "it was given a session");
+        let (_, on) = land(at, &login("acme")).await.unwrap();
+        assert_eq!(on, "9");
+        all_are_down().await.unwrap();
+        ensure!(last.accepted() >= before + 3, "{} probes", last.accepted() - before);
+        Ok(())
     })
     .await;
 
-    cluster.signal(2, "-CONT")?;
-    cluster.signal(3, "-CONT")?;
+    cluster.thaw(2)?;
+    cluster.thaw(3)?;
     for node in 1..=3 {
         is_shown(&shunt, &format!("cn-{node}"), "up", shunt_harness::patience()).await?;
     }
