@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
-/// Shunt's account with the least rights, two users without any, and a third who may end anybody's session.
+/// Shunt's account with the least rights, two users without any, one who may look at everybody's, and two who may end
+/// anybody's session.
 const ACCOUNTS: &[&str] = &[
     "CREATE USER shunt@'%' IDENTIFIED BY 'secret'",
     "GRANT PROCESS, CONNECTION ADMIN ON *.* TO shunt@'%'",
@@ -22,6 +23,10 @@ const ACCOUNTS: &[&str] = &[
     "CREATE USER two@'%' IDENTIFIED BY 'pw'",
     "CREATE USER chief@'%' IDENTIFIED BY 'pw'",
     "GRANT CONNECTION ADMIN ON *.* TO chief@'%'",
+    "CREATE USER 'chief@home'@'%' IDENTIFIED BY 'pw'",
+    "GRANT CONNECTION ADMIN ON *.* TO 'chief@home'@'%'",
+    "CREATE USER reader@'%' IDENTIFIED BY 'pw'",
+    "GRANT SELECT ON mysql.* TO reader@'%'",
 ];
 
 /// Two CNs: one is got with the label `at=a`, the other with `at=b`.
@@ -240,19 +245,25 @@ async fn a_user_may_kill_what_the_cn_would_let_it() -> Result<()> {
     // The user of another tenant is another user, whatever the CN calls it.
     for (user, tenants_other) in [("two", false), ("acme:one", true)] {
         for (what, place) in PLACES {
-            let victim = Sleeper::start(&mut shunt, *place, user).await?;
+            let mut victim = Sleeper::start(&mut shunt, *place, user).await?;
             let id = victim.id();
-            let mut killer = log_in(&mut shunt, ("data-1", "a"), "one").await?;
-            for way in [Way::KillQuery, Way::Kill, Way::ProcessKill] {
-                let told = kill(&mut killer, way, id).await?.err();
-                assert_eq!(told, Some(in_its_words(id)), "{what}, {way:?}, another tenant: {tenants_other}");
+            // Who may read the grant tables sees the rights of others, and has none of them.
+            for may_not in ["one", "reader"] {
+                let mut killer = log_in(&mut shunt, ("data-1", "a"), may_not).await?;
+                for way in [Way::KillQuery, Way::Kill, Way::ProcessKill] {
+                    let told = kill(&mut killer, way, id).await?.err();
+                    let what = format!("{may_not}, {what}, {way:?}, another tenant: {tenants_other}");
+                    assert_eq!(told, Some(in_its_words(id)), "{what}");
+                }
             }
             victim.runs(true).await?;
             // One whom the CN lets end others' sessions may here, too.
-            let mut chief = log_in(&mut shunt, ("data-1", "a"), "chief").await?;
-            let answer = kill(&mut chief, Way::KillQuery, id).await?;
-            ensure!(answer.err().is_none(), "{what}: {answer:?}");
-            victim.woke().await?;
+            for may in ["chief", "chief@home"] {
+                let mut chief = log_in(&mut shunt, ("data-1", "a"), may).await?;
+                let answer = kill(&mut chief, Way::KillQuery, id).await?;
+                ensure!(answer.err().is_none(), "{may}, {what}: {answer:?}");
+                victim = Sleeper::lie_down(victim.woke().await?, *place).await?;
+            }
         }
     }
     Ok(())
