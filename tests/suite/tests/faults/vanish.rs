@@ -36,8 +36,10 @@ async fn orphans(shunt: &Shunt) -> Result<f64> {
 async fn the_query_of_a_vanished_client_is_killed_once_and_no_other() -> Result<()> {
     let cn = own_cn(Options::new()).await?;
     let shunt = shunt_before(&[&cn]).await?;
+    let mut holder = cn.root().await?;
+    holder.run("SELECT GET_LOCK('kept', 0)").await?;
     let mut other = login(&shunt, &app()).await?;
-    other.send(&command::query("SELECT SLEEP(5), 'undisturbed'")).await?;
+    other.send(&command::query("SELECT GET_LOCK('kept', 1000), 'undisturbed'")).await?;
     for by_reset in [false, true] {
         let before = kills(&cn).await?;
         let mut s = login(&shunt, &app()).await?;
@@ -57,9 +59,24 @@ async fn the_query_of_a_vanished_client_is_killed_once_and_no_other() -> Result<
     leave(idle, true)?;
     gone_from(&cn, id).await?;
     assert_eq!(orphans(&shunt).await?, 2.0);
+    holder.run("DO RELEASE_LOCK('kept')").await?;
     let row = other.receive().await?.rows()?;
     assert_eq!(row[0][1].as_deref(), Some("undisturbed"));
     other.quit().await
+}
+
+/// Waits until so many statements wait for this lock.
+async fn wait_for(root: &mut Raw, lock: &str, many: usize) {
+    let waiting = format!(
+        "SELECT COUNT(*) FROM information_schema.processlist \
+         WHERE state = 'User lock' AND info LIKE 'SELECT GET_LOCK(''{lock}''%'"
+    );
+    eventually(&format!("{many} wait for {lock}"), async || {
+        let n = root.value(&waiting).await?;
+        ensure!(n == many.to_string(), "{n}");
+        anyhow::Ok(())
+    })
+    .await;
 }
 
 /// Two hundred at once, among fifty that stay: every statement that is left is killed, and no other.
@@ -68,40 +85,37 @@ async fn two_hundred_clients_that_vanish_at_once_take_nobody_along() -> Result<(
     let cn = own_cn(Options::new()).await?;
     let shunt = shunt_before(&[&cn]).await?;
     let before = kills(&cn).await?;
+    // Each waits for one of two locks, from which the CN wakes it at once. Nobody gets one while they leave.
+    let mut holder = cn.root().await?;
+    holder.run("SELECT GET_LOCK('left', 0), GET_LOCK('kept', 0)").await?;
     let (mut leaving, mut staying) = (Vec::new(), Vec::new());
     for n in 0..250 {
         let mut s = login(&shunt, &app()).await?;
         if n % 5 == 0 {
             let id = id_on_cn(&mut s).await?;
-            s.send(&command::query(format!("SELECT SLEEP(8), {id}"))).await?;
+            let wait = format!("SELECT GET_LOCK('kept', 1000), RELEASE_LOCK('kept'), {id}");
+            s.send(&command::query(wait)).await?;
             staying.push((s, id));
         } else {
-            s.send(&command::query("SELECT SLEEP(1000)")).await?;
+            s.send(&command::query("SELECT GET_LOCK('left', 1000)")).await?;
             leaving.push(s);
         }
     }
     let mut root = cn.root().await?;
-    let sleeping =
-        "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(1000)%'";
-    eventually("all of them sleep", async || {
-        let n = root.value(sleeping).await?;
-        ensure!(n == "200", "{n}");
-        anyhow::Ok(())
-    })
-    .await;
+    wait_for(&mut root, "left", 200).await;
+    wait_for(&mut root, "kept", 50).await;
     let left = Instant::now();
     for (n, client) in leaving.into_iter().enumerate() {
         leave(client, n % 2 == 0)?;
     }
-    eventually("none of them sleeps", async || {
-        let n = root.value(sleeping).await?;
-        ensure!(n == "0", "{n}");
-        anyhow::Ok(())
-    })
-    .await;
+    wait_for(&mut root, "left", 0).await;
     ensure!(left.elapsed() < 2 * BOUND, "they ran on for {:?}", left.elapsed());
+    wait_for(&mut root, "kept", 50).await;
+    assert_eq!(kills(&cn).await?, before + 200);
+    holder.run("DO RELEASE_LOCK('kept')").await?;
     for (s, id) in &mut staying {
-        assert_eq!(s.receive().await?.rows()?[0][1], Some(id.to_string()));
+        let row = ["1", "1", &id.to_string()].map(|value| Some(value.to_owned()));
+        assert_eq!(s.receive().await?.rows()?, [row]);
         assert_eq!(id_on_cn(s).await?, *id);
     }
     assert_eq!(kills(&cn).await?, before + 200);
@@ -125,13 +139,13 @@ async fn an_update_of_a_vanished_client_does_not_commit_later() -> Result<()> {
         root.run(format!("INSERT INTO {DATABASE}.{name} VALUES (0), (0), (0)")).await?;
         let mut s = login(&shunt, &app()).await?;
         let id = id_on_cn(&mut s).await?;
-        // Done after six seconds, were it left alone.
-        s.send(&command::query(format!("UPDATE {name} SET a = a + 1 + SLEEP(2)"))).await?;
+        // Done after ten seconds, were it left alone.
+        s.send(&command::query(format!("UPDATE {name} SET a = a + 1 + SLEEP(10 / 3)"))).await?;
         is_in_state(&shunt, &s, "active").await;
         let left = Instant::now();
         leave(s, by_reset)?;
         gone_from(cn, id).await?;
-        ensure!(left.elapsed() < Duration::from_secs(4), "it ran on for {:?}", left.elapsed());
+        ensure!(left.elapsed() < BOUND, "it ran on for {:?}", left.elapsed());
         assert_eq!(root.value(format!("SELECT SUM(a) FROM {DATABASE}.{name}")).await?, "0");
     }
     Ok(())
