@@ -99,12 +99,14 @@ pub(crate) fn all() -> Vec<Case> {
         [1, 16, 32, 64, 256].map(|connections| point(mode, *prepared, connections))
     }));
     cases.extend([10, 100, 1000, 10_000].map(range));
-    cases.push(large_row());
-    cases.push(large_insert());
+    cases.push(large_row("row-64m", CnKind::MariaDb));
+    cases.push(large_insert("insert-1m", CnKind::MariaDb));
     cases.push(login("login", CnKind::MariaDb));
     cases.push(read_write());
     cases.extend([1000, 9000].map(idle));
     cases.extend([1, 32, 256].map(fake_point));
+    cases.push(large_row("fake-row-64m", CnKind::Fake));
+    cases.push(large_insert("fake-insert-1m", CnKind::Fake));
     cases.push(login("fake-login", CnKind::Fake));
     cases.push(memory());
     cases
@@ -160,25 +162,26 @@ fn range(rows: u32) -> Case {
     }
 }
 
-fn large_row() -> Case {
-    let statement = format!("SELECT REPEAT('x', {})", 64 << 20);
+fn large_row(name: &str, cn: CnKind) -> Case {
+    // Repeated twice over: MariaDB copies one piece after the other, and 64 Mi pieces of one byte take long.
+    let statement = format!("SELECT REPEAT(REPEAT('x', 1024), {})", 64 << 10);
     Case {
-        name: "row-64m".to_owned(),
+        name: name.to_owned(),
         about: "results of one row of 64 MiB, 1 connection".to_owned(),
         quick: false,
-        cn: CnKind::MariaDb,
+        cn,
         work: Work::Generator(vec!["--statement".to_owned(), statement], Count::MiB(64)),
         targets: vec![FLOOR],
     }
 }
 
-fn large_insert() -> Case {
+fn large_insert(name: &str, cn: CnKind) -> Case {
     let arguments = ["--connections", "4", "--insert-bytes", "1048576"].map(str::to_owned);
     Case {
-        name: "insert-1m".to_owned(),
-        about: "inserts of 1 MiB into a BLACKHOLE table, 4 connections".to_owned(),
+        name: name.to_owned(),
+        about: "inserts of 1 MiB, into a BLACKHOLE table; 4 connections".to_owned(),
         quick: false,
-        cn: CnKind::MariaDb,
+        cn,
         work: Work::Generator(arguments.into(), Count::MiB(1)),
         targets: vec![FLOOR],
     }

@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 use clap::Args;
 use sha1::{Digest as _, Sha1};
 use shunt_harness::Caps;
-use shunt_harness::command::{com, lenenc_bytes};
+use shunt_harness::command::{com, lenenc, lenenc_bytes};
 use shunt_harness::login::{Handshake, NATIVE, native};
-use shunt_harness::packet::{MAX_PAYLOAD, Packet};
+use shunt_harness::packet::{MAX_PAYLOAD, Packet, split};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -61,6 +61,7 @@ async fn session(mut stream: TcpStream, id: u32) -> Result<()> {
     stream.set_nodelay(true)?;
     let Some(caps) = log_in(&mut stream, id).await? else { return Ok(()) };
     let canned = result(&[&["k"]], 1, caps);
+    let mut large = None;
     let mut held = Vec::with_capacity(4096);
     let mut answers = Vec::new();
     loop {
@@ -72,7 +73,12 @@ async fn session(mut stream: TcpStream, id: u32) -> Result<()> {
             at += 4 + payload.len();
             match payload.split_first() {
                 Some((&com::QUIT, _)) => return Ok(()),
-                Some((&com::QUERY, statement)) => match of_a_proxy(statement, caps) {
+                Some((&com::QUERY, statement)) if statement.starts_with(LARGE) => {
+                    stream.write_all(&answers).await?;
+                    answers.clear();
+                    stream.write_all(large.get_or_insert_with(large_row)).await?;
+                }
+                Some((&com::QUERY, statement)) => match special(statement, caps) {
                     Some(answer) => answers.extend_from_slice(&answer),
                     None => answers.extend_from_slice(&canned),
                 },
@@ -116,12 +122,33 @@ async fn log_in(stream: &mut TcpStream, id: u32) -> Result<Option<Caps>> {
 }
 
 const OK: [u8; 7] = [0, 0, 0, 2, 0, 0, 0];
+const EOF: [u8; 5] = [0xFE, 0, 0, 2, 0];
 
-/// The answer to a statement that a proxy sends for itself; none where a client may have sent it.
-fn of_a_proxy(statement: &[u8], caps: Caps) -> Option<Vec<u8>> {
+/// How a statement begins that is answered by one row of 64 MiB.
+pub(crate) const LARGE: &[u8] = b"SELECT REPEAT(";
+
+/// That row, for a client that did not deprecate EOF.
+fn large_row() -> Vec<u8> {
+    let mut row = Vec::with_capacity((64 << 20) + 9);
+    lenenc(&mut row, 64 << 20);
+    row.resize(row.len() + (64 << 20), b'x');
+    let before = [&[1][..], &definition(Caps::NONE), &EOF];
+    let mut bytes = Vec::with_capacity(row.len() + 256);
+    for (payload, sequence) in before.into_iter().zip(1..) {
+        push(&mut bytes, sequence, payload);
+    }
+    let packets = split(&row, 4);
+    let next = packets.last().map_or(4, |packet| packet.sequence.wrapping_add(1));
+    packets.iter().for_each(|packet| push(&mut bytes, packet.sequence, &packet.payload));
+    push(&mut bytes, next, &EOF);
+    bytes
+}
+
+/// The answer to a statement that has no result set, or that a proxy sends for itself; none for all others.
+fn special(statement: &[u8], caps: Caps) -> Option<Vec<u8>> {
     let starts =
         |word: &str| statement.get(..word.len()).is_some_and(|s| s.eq_ignore_ascii_case(word.as_bytes()));
-    if starts("SET ") || starts("DO ") || starts("KILL ") {
+    if ["SET ", "DO ", "KILL ", "INSERT "].into_iter().any(starts) {
         let mut answer = Vec::new();
         push(&mut answer, 1, &OK);
         return Some(answer);
@@ -165,13 +192,12 @@ fn result(rows: &[&[&str]], columns: usize, caps: Caps) -> Vec<u8> {
         push(&mut bytes, sequence, payload);
         sequence = sequence.wrapping_add(1);
     };
-    let eof = [0xFE, 0, 0, 2, 0];
     next(&[columns as u8]);
     for _ in 0..columns {
         next(&definition(caps));
     }
     if !caps.has(Caps::DEPRECATE_EOF) {
-        next(&eof);
+        next(&EOF);
     }
     for row in rows {
         let mut payload = Vec::new();
@@ -181,7 +207,7 @@ fn result(rows: &[&[&str]], columns: usize, caps: Caps) -> Vec<u8> {
     if caps.has(Caps::DEPRECATE_EOF) {
         next(&[0xFE, 0, 0, 2, 0, 0, 0])
     } else {
-        next(&eof)
+        next(&EOF)
     }
     bytes
 }
@@ -225,6 +251,7 @@ fn greeting(id: u32, salt: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::load::{self, Load};
+    use crate::response::Responses;
     use shunt_harness::{Login, Raw};
 
     /// The fake in this process, on a thread of its own.
@@ -246,7 +273,7 @@ mod tests {
             address,
             connections: 16,
             threads: 2,
-            seconds: 1,
+            seconds: 0,
             statement: "SELECT c FROM sbtest1 WHERE id=1".into(),
             insert_bytes: None,
             login: false,
@@ -258,12 +285,26 @@ mod tests {
     fn the_load_generator_is_answered() {
         let address = start();
         let done = load::run(&load(address)).unwrap();
-        assert!(done.queries > 1000, "{done:?}");
-        assert!(done.seconds >= 1.0 && done.p99_ms > 0.0, "{done:?}");
+        assert_eq!(done.queries, 16, "{done:?}");
+        assert!(done.seconds > 0.0 && done.p99_ms > 0.0, "{done:?}");
+        let timed = Load { seconds: 1, ..load(address) };
+        let done = load::run(&timed).unwrap();
+        assert!(done.queries > 100 && done.seconds >= 1.0, "{done:?}");
         let logins = Load { login: true, logins: Some(203), ..load(address) };
         assert_eq!(load::run(&logins).unwrap().queries, 203);
+        let inserts = Load { connections: 2, insert_bytes: Some(1 << 20), ..load(address) };
+        assert_eq!(load::run(&inserts).unwrap().queries, 2);
         let refused = Load { statement: "SELECT 1".repeat(1 << 21), ..load(address) };
         load::run(&refused).unwrap_err();
+    }
+
+    #[test]
+    fn the_large_row_is_a_whole_response() {
+        let bytes = large_row();
+        assert!(bytes.len() > 64 << 20);
+        let mut responses = Responses::new();
+        let ends = bytes.chunks(1 << 20).filter(|piece| responses.push(piece).unwrap()).count();
+        assert_eq!(ends, 1);
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ impl HaProxy {
         fs::write(&file, configuration(address, cn, connections(crate::files::hard_limit())))?;
         let mut command = Command::new("haproxy");
         command.arg("-db").arg("-f").arg(&file);
-        let mut process = Process::start("haproxy", command, folder, None)?;
+        let mut process = Process::start("haproxy", command, folder, Some(folder))?;
         within(Duration::from_secs(10), async || {
             if let Some(status) = process.ended()? {
                 return Ok(Err(anyhow::anyhow!("haproxy ended ({status}):\n{}", process.output())));

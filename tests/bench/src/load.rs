@@ -29,7 +29,7 @@ pub(crate) struct Load {
     /// Threads that they are spread over.
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: u32,
-    /// For how long, where --logins does not say how many.
+    /// For how long, where --logins does not say how many; a query is asked once at least.
     #[arg(long, default_value_t = 4)]
     pub(crate) seconds: u32,
     /// What each asks, again and again.
@@ -135,9 +135,12 @@ async fn query_again_and_again(load: &Load, mut client: Client) -> Result<Tally>
     let mut tally = Tally::default();
     let mut now = Instant::now();
     let until = now + Duration::from_secs(load.seconds.into());
-    while now < until {
+    loop {
         client.ask(&command).await?;
         now = tally.record(now);
+        if now >= until {
+            break;
+        }
     }
     client.quit().await?;
     Ok(tally)

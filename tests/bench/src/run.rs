@@ -50,9 +50,17 @@ impl Options {
     /// # Errors
     /// There are none.
     pub(crate) fn cases(&self) -> Result<Vec<Case>> {
-        let named = |case: &Case| self.case.iter().any(|part| case.name.contains(part.as_str()));
-        let wanted = |case: &Case| if self.case.is_empty() { !self.quick || case.quick } else { named(case) };
-        let cases: Vec<_> = all().into_iter().filter(wanted).collect();
+        let all = all();
+        // A name means that case, though others begin with it; any other word, all that contain it.
+        let is_meant = |name: &str, word: &String| match all.iter().any(|case| case.name == *word) {
+            true => name == word,
+            false => name.contains(word.as_str()),
+        };
+        let is_wanted = |case: &&Case| match &self.case[..] {
+            [] => !self.quick || case.quick,
+            words => words.iter().any(|word| is_meant(&case.name, word)),
+        };
+        let cases: Vec<_> = all.iter().filter(is_wanted).cloned().collect();
         ensure!(!cases.is_empty(), "no case is named like {:?}", self.case);
         Ok(cases)
     }
