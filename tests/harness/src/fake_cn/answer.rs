@@ -28,6 +28,8 @@ pub enum Answer {
     Err(ErrPacket),
     /// A text result: column names, rows.
     Rows(Vec<String>, Vec<Vec<Option<String>>>),
+    /// A text result of one value, of any bytes.
+    Bytes(Vec<u8>),
     /// These payloads.
     Payloads(Vec<Vec<u8>>),
     /// The first so many bytes of this answer, headers counted, and then the end.
@@ -55,6 +57,7 @@ impl Answer {
             Self::Ok => vec![ok(0x00)],
             Self::Err(err) => vec![err_payload(err)],
             Self::Rows(columns, rows) => result(columns, rows, caps),
+            Self::Bytes(value) => result(&["value".into()], &[vec![Some(value)]], caps),
             Self::Payloads(payloads) => payloads.clone(),
             Self::Cut(whole, ..) | Self::After(_, whole) => whole.payloads(caps),
             Self::Nothing => Vec::new(),
@@ -89,7 +92,11 @@ pub(super) fn housekeeping(received: &Received, passwords: &HashMap<String, Stri
         return Some(Answer::row(&["Grants"], &["GRANT ALL PRIVILEGES ON *.* TO `shunt`@`%`"]));
     }
     if text.contains("global_priv") {
-        let named = |user: &&String| text.contains(&format!("'{user}'"));
+        // By its name, or by a hexadecimal literal of it.
+        let hex = |user: &str| user.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let named = |user: &&String| {
+            text.contains(&format!("'{user}'")) || text.contains(&format!("'{}'", hex(user)))
+        };
         let hash = |user: &String| Some(account_json(passwords.get(user)?));
         let rows = passwords.keys().filter(named).map(|user| vec![hash(user)]).collect();
         return Some(Answer::Rows(vec!["Priv".into()], rows));
@@ -149,7 +156,7 @@ pub(super) fn err_payload(err: &ErrPacket) -> Vec<u8> {
     payload
 }
 
-fn result(columns: &[String], rows: &[Vec<Option<String>>], caps: Caps) -> Vec<Vec<u8>> {
+fn result<T: AsRef<[u8]>>(columns: &[String], rows: &[Vec<Option<T>>], caps: Caps) -> Vec<Vec<u8>> {
     let eof = vec![0xFE, 0, 0, 2, 0];
     let mut count = Vec::new();
     lenenc(&mut count, columns.len() as u64);
@@ -162,7 +169,7 @@ fn result(columns: &[String], rows: &[Vec<Option<String>>], caps: Caps) -> Vec<V
         let mut payload = Vec::new();
         for value in row {
             match value {
-                Some(text) => lenenc_bytes(&mut payload, text.as_bytes()),
+                Some(value) => lenenc_bytes(&mut payload, value.as_ref()),
                 None => payload.push(0xFB),
             }
         }
