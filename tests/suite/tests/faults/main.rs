@@ -1,6 +1,7 @@
 //! Faults of clients and CNs against real servers: each has an outcome, a bound of its memory and a bound of its time.
 //! docs/limits.md lists them.
 
+mod accounts;
 mod bad_cn;
 mod fake_cn;
 mod garbage;
