@@ -92,8 +92,10 @@ async fn a_suspended_tenant_is_let_in_no_more_and_its_sessions_end_where_they_ca
     let mut committing = Raw::login(at, &app("acme")).await?;
     committing.run("BEGIN").await?;
     committing.run("INSERT INTO t VALUES ('suspended')").await?;
+    let mut holder = cn().await?.root().await?;
+    holder.run("SELECT GET_LOCK('suspended', 0)").await?;
     let mut busy = Raw::login(at, &app("acme")).await?;
-    busy.send(&command::query("SELECT SLEEP(3), 'asleep'")).await?;
+    busy.send(&command::query("SELECT GET_LOCK('suspended', 1000), 'waited'")).await?;
     let mut autocommit = Raw::login(at, &app("acme")).await?;
     autocommit.run("SET autocommit=0").await?;
     autocommit.run("INSERT INTO t VALUES ('rolled back')").await?;
@@ -105,8 +107,9 @@ async fn a_suspended_tenant_is_let_in_no_more_and_its_sessions_end_where_they_ca
     assert_eq!(last_word(&mut idle).await?, suspended);
     assert_eq!(last_word(&mut new).await?, suspended);
     // The others end what they are at: the statement that runs, and the transaction with all that is still in it.
-    let slept = busy.receive().await?;
-    assert_eq!((slept.shape, slept.value()?.as_str()), (Shape::Text, "0"));
+    holder.run("DO RELEASE_LOCK('suspended')").await?;
+    let waited = busy.receive().await?;
+    assert_eq!((waited.shape, waited.value()?.as_str()), (Shape::Text, "1"));
     count_is(&shunt, "acme", 2).await;
     assert_eq!(last_word(&mut busy).await?, suspended);
     committing.run("INSERT INTO t VALUES ('suspended')").await?;

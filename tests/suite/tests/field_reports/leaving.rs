@@ -36,6 +36,7 @@ async fn many_clients_that_vanish_at_once_cost_no_storm_of_logins() -> Result<()
     }
     running(&mut root, "SELECT GET_LOCK", CLIENTS).await;
     let before = counted(&mut root, "Connections").await?;
+    let aborted = counted(&mut root, "Aborted_connects").await?;
     for client in clients {
         client.abort()?;
     }
@@ -48,7 +49,7 @@ async fn many_clients_that_vanish_at_once_cost_no_storm_of_logins() -> Result<()
     .await;
     let logins = counted(&mut root, "Connections").await? - before;
     assert!(logins <= 10, "{logins} logins for {CLIENTS} clients");
-    assert_eq!(counted(&mut root, "Aborted_connects").await?, 0);
+    assert_eq!(counted(&mut root, "Aborted_connects").await?, aborted);
     nobody_is_left(&shunt).await;
     Ok(())
 }
