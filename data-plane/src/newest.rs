@@ -101,3 +101,99 @@ async fn ask(cn: &CnId, routing: &Routing, limit: Duration) -> Answer {
         Err(error) => Err(NoAnswer::Failed { address, cause: error.to_string() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mysql_wire::greeting::Greeting;
+    use mysql_wire::{capability, native, packet};
+    use shunt_proto::cn::{Cn, CnState};
+    use shunt_proto::label::Labels;
+    use shunt_proto::snapshot::{Entry, Object, RoutingSnapshot, Version, digest};
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+
+    fn routing_to(address: &str) -> Arc<Routing> {
+        let cn = Cn {
+            name: CnId::new("cn-1").unwrap(),
+            address: address.to_owned(),
+            group: None,
+            own_labels: Labels::new(),
+            zone: String::new(),
+            weight: 100,
+            state: CnState::Working,
+            remove_when_empty: false,
+        };
+        let entries = vec![Entry { object: Object::Cn(Arc::new(cn)), mod_revision: 1, hash: 1 }];
+        let version = Version { store_id: "s".into(), revision: 1, digest: digest(&entries) };
+        let (routing, _) = Routing::new(false);
+        routing.publish(&Arc::new(RoutingSnapshot::from_entries(version, entries).unwrap()));
+        routing
+    }
+
+    /// A CN that greets each connection with the next id, once it may.
+    async fn greet(cn: TcpListener, may: Arc<Semaphore>) {
+        for connection_id in 1.. {
+            let (mut socket, _) = cn.accept().await.unwrap();
+            may.acquire().await.unwrap().forget();
+            let greeting = Greeting {
+                version: b"10.11".to_vec(),
+                connection_id,
+                salt: native::salt([7; 20]),
+                capabilities: capability::OFFERED,
+                collation: 45,
+                status: 2,
+                plugin: native::PLUGIN.to_vec(),
+            };
+            let mut bytes = Vec::new();
+            packet::write(&mut bytes, 0, &greeting.write());
+            socket.write_all(&bytes).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_ask_while_one_is_answered_share_the_next_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let routing = routing_to(&listener.local_addr().unwrap().to_string());
+        let may = Arc::new(Semaphore::new(0));
+        tokio::spawn(greet(listener, Arc::clone(&may)));
+        let newest =
+            Arc::new(Newest::new(routing, Duration::from_secs(10), tokio::runtime::Handle::current()));
+        let cn = CnId::new("cn-1").unwrap();
+        let ask = || {
+            let (newest, cn) = (Arc::clone(&newest), cn.clone());
+            tokio::spawn(async move { newest.id(&cn).await })
+        };
+        let first = ask();
+        let waits = async |n: usize| {
+            // Nobody is left waiting for the question that is under way.
+            while newest.waiting.lock().get(&cn).map(Vec::len) != Some(n) {
+                tokio::task::yield_now().await;
+            }
+        };
+        waits(0).await;
+        let rest: Vec<_> = (0..100).map(|_| ask()).collect();
+        waits(100).await;
+        may.add_permits(10);
+        assert_eq!(first.await.unwrap(), Ok(1));
+        for one in rest {
+            assert_eq!(one.await.unwrap(), Ok(2), "an id of after it was asked for");
+        }
+        while !newest.waiting.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cn_that_cannot_be_asked_says_why_and_one_that_is_gone_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let runtime = tokio::runtime::Handle::current();
+        let newest = Newest::new(routing_to(&address), Duration::from_secs(10), runtime);
+        let failed = newest.id(&CnId::new("cn-1").unwrap()).await.unwrap_err();
+        assert!(matches!(&failed, NoAnswer::Failed { address: at, .. } if *at == address), "{failed}");
+        assert_eq!(newest.id(&CnId::new("cn-2").unwrap()).await, Err(NoAnswer::Gone));
+    }
+}
