@@ -1,7 +1,7 @@
 # What people do here, in one word each. The work is in deploy/local and tests.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo up down build check test test-rust test-clients test-readme fuzz soak bench
+.PHONY: help demo up down build check test test-rust test-clients test-readme fuzz soak bench micro micro-baseline
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -48,3 +48,12 @@ soak: ## the long runs
 
 bench: ## what it costs, side by side with HAProxy; QUICK=1, CASE=name, LOGINS=n, LIST=1
 	@QUICK="$(QUICK)" CASE="$(CASE)" LOGINS="$(LOGINS)" LIST="$(LIST)" tests/bench/run.sh
+
+micro: ## instructions of the hot path, logins and routing, against the baseline; CASES="match pick"
+	@deploy/local/install.sh build micro
+	cargo run --locked --release -p shunt-micro -- $(CASES)
+
+# Its baseline anew: commit it with the change that it shows.
+micro-baseline:
+	@deploy/local/install.sh build micro
+	cargo run --locked --release -p shunt-micro -- --write

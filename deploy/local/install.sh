@@ -7,7 +7,8 @@
 #   servers   MariaDB with Galera, etcd
 #   python node go java sysbench    one kind of client each; `clients` is all of them
 #   tools     grpcurl
-#   bench     HAProxy, sysbench
+#   bench     HAProxy, sysbench, valgrind
+#   micro     valgrind alone
 #
 # Without a group: build servers clients tools. Debian's packages come by apt (as root, or by sudo);
 # what belongs to a language comes by its own tool, in the versions that are pinned under
@@ -18,7 +19,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 CLIENTS="$ROOT/tests/clients"
 GRPCURL=v1.9.1
 
-usage() { sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+usage() { sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 # --- Debian's packages ------------------------------------------------------
 
@@ -158,7 +159,7 @@ groups=()
 add() {
   case $1 in
     clients) groups+=(python node go java sysbench) ;;
-    build | servers | python | node | go | java | sysbench | tools | bench) groups+=("$1") ;;
+    build | servers | python | node | go | java | sysbench | tools | bench | micro) groups+=("$1") ;;
     *) usage ;;
   esac
 }
@@ -185,7 +186,8 @@ for group in "${groups[@]}"; do
       unless mvn maven
       ;;
     sysbench) unless sysbench sysbench ;;
-    bench) unless haproxy haproxy; unless sysbench sysbench ;;
+    bench) unless haproxy haproxy; unless sysbench sysbench; unless valgrind valgrind ;;
+    micro) unless valgrind valgrind ;;
   esac
 done
 mkdir -p "$STATE"
