@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(load::run(&logins).unwrap().queries, 203);
         let inserts = Load { connections: 2, insert_bytes: Some(1 << 20), ..load(address) };
         assert_eq!(load::run(&inserts).unwrap().queries, 2);
-        let refused = Load { statement: "SELECT 1".repeat(1 << 21), ..load(address) };
+        let refused = Load { connections: 1, statement: "SELECT 1".repeat(1 << 21), ..load(address) };
         load::run(&refused).unwrap_err();
     }
 
