@@ -115,8 +115,19 @@ fn next_word(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 const fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
+    IS_WORD[byte as usize]
 }
+
+/// Letters, digits and the underscore.
+const IS_WORD: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'_';
+        byte += 1;
+    }
+    table
+};
 
 /// Kinds of state that a text may touch without a tracker's saying so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -194,7 +205,7 @@ impl Hints {
     }
 }
 
-/// Words, and what they hint at.
+/// Words, and what they hint at. In the order of their first letters.
 const WORDS: &[(&[u8], Hints)] = &[
     (b"BACKUP", Hints::LOCKED_TABLES),
     (b"CALL", Hints::HIDDEN),
@@ -250,16 +261,31 @@ pub fn hints(text: &[u8], whole: bool) -> Hints {
     hints
 }
 
-fn word_hint(word: &[u8]) -> Hints {
-    // The shortest word of the table has two letters, the longest thirty.
-    if word.len() < 2 || word.len() > 30 {
-        return Hints::none();
+/// Where the words of each letter begin in [`WORDS`], and where those of the last one end: nearly every word of a
+/// statement is told apart by its first letter.
+const BY_LETTER: [u8; 27] = {
+    let mut begins = [0; 27];
+    let mut letter = 0;
+    let mut at = 0;
+    while letter < 26 {
+        while at < WORDS.len() && WORDS[at].0[0] < b'A' + letter as u8 {
+            at += 1;
+        }
+        begins[letter] = at as u8;
+        letter += 1;
     }
-    let first = word[0].to_ascii_uppercase();
-    WORDS
-        .iter()
-        .find(|(known, _)| known[0] == first && known.eq_ignore_ascii_case(word))
-        .map_or(Hints::none(), |(_, hint)| *hint)
+    begins[26] = WORDS.len() as u8;
+    begins
+};
+
+fn word_hint(word: &[u8]) -> Hints {
+    let letter = usize::from(word[0].to_ascii_uppercase().wrapping_sub(b'A'));
+    let [Some(begin), Some(end)] = [letter, letter + 1].map(|letter| BY_LETTER.get(letter)) else {
+        return Hints::none();
+    };
+    let words = &WORDS[usize::from(*begin)..usize::from(*end)];
+    let known = words.iter().find(|(known, _)| known.eq_ignore_ascii_case(word));
+    known.map_or(Hints::none(), |(_, hint)| *hint)
 }
 
 #[cfg(test)]
@@ -317,6 +343,20 @@ mod tests {
         assert_eq!(hints(b"SELECT 1", false), Hints::all());
         let cut = hints(b"SET session_track_system_variables = '...", false);
         assert_eq!(cut.trackers(), Hints::TRACKED_VARIABLES);
+    }
+
+    #[test]
+    fn every_word_is_found_in_every_case() {
+        assert!(WORDS.is_sorted_by_key(|(word, _)| word[0]), "words are found by their first letter");
+        for (word, hint) in WORDS {
+            assert!(word.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_'));
+            for text in [word.to_vec(), word.to_ascii_lowercase(), [b"0 ", *word, b"("].concat()] {
+                assert_eq!(hints(&text, true), *hint, "{}", String::from_utf8_lossy(&text));
+            }
+            for text in [[*word, b"X"].concat(), [b"_", *word].concat(), word[1..].to_vec()] {
+                assert!(!hints(&text, true).has(*hint), "{}", String::from_utf8_lossy(&text));
+            }
+        }
     }
 
     proptest! {
