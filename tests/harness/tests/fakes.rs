@@ -6,7 +6,7 @@ use shunt_harness::{ErrPacket, Fault, FaultProxy, Login, MariaDb, Raw, Shape, co
 use std::time::Duration;
 
 fn app() -> Login {
-    Login::user("app").password("secret").patience(Duration::from_secs(2))
+    Login::user("app").password("secret")
 }
 
 /// Long enough to be sure that nothing comes, short enough to wait for.
@@ -63,7 +63,6 @@ async fn passwords_are_checked() -> Result<()> {
 #[tokio::test]
 async fn every_door_is_as_it_says() -> Result<()> {
     let cn = fake().await?;
-    let login = app().patience(SOON);
     for (door, said) in [
         (Door::Silent, "read the greeting: nothing"),
         (Door::SilentInGreeting(9), "read the greeting: nothing"),
@@ -74,13 +73,16 @@ async fn every_door_is_as_it_says() -> Result<()> {
         (Door::RefusedLogin(error(1053, "08S01", "Server shutdown in progress")), "1053 (08S01)"),
     ] {
         cn.door(door.clone());
+        let login = if said.ends_with("nothing") { app().patience(SOON) } else { app() };
         let refused = format!("{:#}", Raw::login(cn.address(), &login).await.err().unwrap());
         assert!(refused.contains(said), "{door:?}: {refused}");
     }
     cn.door(Door::ClosedAfterLogin);
-    Raw::login(cn.address(), &login).await?.closed().await?;
+    Raw::login(cn.address(), &app()).await?.closed().await?;
     cn.door(Door::SilentAfterLogin);
-    assert!(Raw::login(cn.address(), &login).await?.ping().await.is_err());
+    let mut s = Raw::login(cn.address(), &app()).await?;
+    s.set_patience(SOON);
+    assert!(s.ping().await.is_err());
     Ok(())
 }
 
@@ -89,7 +91,9 @@ async fn answers_can_be_cut() -> Result<()> {
     let cn = fake().await?;
     for text in ["cut", "reset", "hang"] {
         let mut s = Raw::login(cn.address(), &app()).await?;
-        s.set_patience(SOON);
+        if text == "hang" {
+            s.set_patience(SOON);
+        }
         let error = format!("{:#}", s.query(text).await.unwrap_err());
         assert_eq!(error.contains("nothing for"), text == "hang", "{text}: {error}");
     }
@@ -108,17 +112,20 @@ async fn the_unexpected_fails_the_test() {
 async fn links_fail_as_told() -> Result<()> {
     let cn = MariaDb::shared().await;
     let proxy = FaultProxy::start(cn.address()).await?;
-    let login = Login::user("app").password("app").patience(SOON * 3);
+    let login = Login::user("app").password("app");
+    let in_vain = login.clone().patience(SOON * 3);
     let mut s = Raw::login(proxy.address(), &login).await?;
     assert_eq!(s.value("SELECT 1").await?, "1");
     proxy.set(Fault::Delay(Duration::from_millis(20)));
     assert_eq!(s.value("SELECT 2").await?, "2");
     proxy.set(Fault::BlackHole);
+    s.set_patience(SOON * 3);
     assert!(format!("{:#}", s.ping().await.unwrap_err()).contains("nothing for"));
-    assert!(Raw::login(proxy.address(), &login).await.is_err());
+    assert!(Raw::login(proxy.address(), &in_vain).await.is_err());
     proxy.set(Fault::None);
     let mut s = Raw::login(proxy.address(), &login).await?;
     proxy.set(Fault::HalfOpen);
+    s.set_patience(SOON * 3);
     assert!(format!("{:#}", s.ping().await.unwrap_err()).contains("nothing for"));
     proxy.set(Fault::None);
     let mut s = Raw::login(proxy.address(), &login).await?;
