@@ -22,9 +22,10 @@ mod sample;
 mod stand;
 mod sysbench;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Benchmarks of Shunt.
 #[derive(Parser)]
@@ -65,7 +66,15 @@ fn start(mode: &Mode) -> Result<bool> {
     match mode {
         Mode::Run(options) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            return runtime.block_on(run::run(options));
+            return runtime.block_on(async {
+                let mut terminate = signal(SignalKind::terminate())?;
+                // What is dropped ends and removes what it started.
+                tokio::select! {
+                    done = run::run(options) => done,
+                    _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+                    _ = terminate.recv() => bail!("terminated"),
+                }
+            });
         }
         Mode::List(options) => list(options)?,
         Mode::Load(load) => println!("{}", load::run(load)?.to_json()),
