@@ -6,7 +6,7 @@
 #   build     a C compiler and make, for cargo
 #   servers   MariaDB with Galera, etcd
 #   python node go java sysbench    one kind of client each; `clients` is all of them
-#   tools     grpcurl
+#   tools     grpcurl, strace
 #   bench     HAProxy, sysbench, valgrind
 #   micro     valgrind alone
 #
@@ -180,7 +180,7 @@ for group in "${groups[@]}"; do
       ;;
     python) python3 -c 'import venv, ensurepip' 2>/dev/null || wanted+=(python3 python3-venv) ;;
     node) unless node nodejs; unless npm npm ;;
-    go | tools) unless go golang-go ca-certificates; unless git git ;;
+    go | tools) unless go golang-go ca-certificates; unless git git; unless strace strace ;;
     java)
       java --list-modules 2>/dev/null | grep -q '^jdk.compiler' || wanted+=(default-jdk-headless)
       unless mvn maven
