@@ -37,10 +37,10 @@ pub struct Baseline {
 #[derive(Debug, thiserror::Error)]
 pub enum BaselineError {
     /// The file cannot be read or written.
-    #[error("baseline {0}")]
+    #[error("open baseline {0}")]
     File(String, #[source] std::io::Error),
     /// The file is not a baseline.
-    #[error("baseline {0}")]
+    #[error("read baseline {0}")]
     Format(String, #[source] serde_json::Error),
 }
 

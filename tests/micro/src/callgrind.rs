@@ -19,7 +19,7 @@ const PROGRAM: &str = "case";
 #[derive(Debug, thiserror::Error)]
 pub enum CountError {
     /// A folder or file cannot be made or read.
-    #[error("{}", file.display())]
+    #[error("open {}", file.display())]
     File {
         /// Which.
         file: PathBuf,

@@ -14,13 +14,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const USAGE: &str = "\
 shunt-micro: microbenchmarks that count instructions
 
-  shunt-micro [--folder DIR] [NAME…]   count all cases, or those whose names begin so, and compare
-  shunt-micro [--folder DIR] --write   count all cases and write the baseline anew
-  shunt-micro --list                   the cases
-  shunt-micro --case NAME              run one case, counting nothing
+  shunt-micro [NAME…]       count all cases, or those whose names begin so, and compare with the baseline
+  shunt-micro --write       count all cases and write the baseline anew
+  shunt-micro --list        the cases
+  shunt-micro --case NAME   run one case, counting nothing
 
-The baseline is DIR/../../tests/micro/baseline.json unless --baseline FILE says otherwise; profiles for
-callgrind_annotate are left in DIR (target/micro).";
+The baseline is tests/micro/baseline.json unless --baseline FILE says otherwise. Profiles for callgrind_annotate
+are left in DIR, which is target/micro unless --folder says otherwise.
+
+Exit status: 0 as it was, or cheaper, or made with other tools than the baseline; 1 a case is dearer, new or gone;
+2 nothing could be told.";
 
 /// What the command line asks for.
 enum Asked {
@@ -156,7 +159,7 @@ fn show(comparison: &Comparison, folder: &Path) {
         println!("{case:<28} {:>13} {:>13} {change:>8} {word}", number(before), number(now));
     }
     if !comparison.other_tools.is_empty() {
-        println!("\nNot compared, since the baseline was made with other tools:");
+        println!("\nNot judged, since the baseline was made with other tools:");
         comparison.other_tools.iter().for_each(|tool| println!("  {tool}"));
         return;
     }

@@ -14,11 +14,6 @@ pub(super) const CASES: &[Case] = &[
         about: "the old state is let go, one CN apart from the new",
         run: drop,
     },
-    Case {
-        name: "snapshot/diff-1-of-10000",
-        about: "the delta between two states, one CN apart",
-        run: difference,
-    },
     Case { name: "wire/delta-1", about: "a delta of one CN, from bytes to domain types", run: || decoded(1) },
     Case { name: "wire/delta-1000", about: "the same of 1,000 CNs", run: || decoded(1000) },
     Case { name: "wire/encode-delta-1000", about: "the same, to bytes", run: encoded },
@@ -62,12 +57,6 @@ fn drop() {
         new
     });
     assert_eq!(new.cns().count(), CNS);
-}
-
-fn difference() {
-    let (before, delta, mut after) = delta(1);
-    let found = count(&mut after, |_| (), |after, ()| after.delta_from(&before));
-    assert_eq!(found, delta);
 }
 
 fn bytes(delta: &Delta) -> Vec<u8> {
