@@ -22,8 +22,8 @@ const ACCOUNTS: &[&str] = &[
     "CREATE USER plain@'%' IDENTIFIED BY 'pw'",
 ];
 
-/// What one try at a CN may take.
-const TRY: Duration = Duration::from_secs(1);
+/// What one try at a CN may take: more than by default, so that a busy machine is not taken for a CN that hangs.
+const TRY: Duration = Duration::from_secs(3);
 
 async fn cn(id: u32) -> Result<MariaDb> {
     let cn = mariadb::Options::new().arg(format!("--server-id={id}")).start().await?;
@@ -96,17 +96,17 @@ impl Pair {
         self.bad.door(self.door.clone());
         let (before, begun) = (self.bad.accepted(), Instant::now());
         let login = Login::user(format!("root?door=d{n}"));
-        let mut sessions = Vec::new();
-        let mut slow = 0;
+        let (mut sessions, mut took) = (Vec::new(), Vec::new());
         for _ in 0..20 {
             let begun = Instant::now();
             let (session, on) = land(at, &login).await?;
+            took.push(begun.elapsed());
             ensure!(on == "1", "it landed on {on}");
             sessions.push(session);
-            slow += usize::from(begun.elapsed() > TRY * 9 / 10);
-            ensure!(begun.elapsed() < TRY * 3, "a login took {:?}", begun.elapsed());
         }
-        ensure!(slow <= 1, "{slow} of 20 logins waited for the bad CN");
+        took.sort();
+        // Not more than one took about as much longer than usual as a try takes.
+        ensure!(took[18] < took[10] + TRY * 9 / 10 && took[19] < TRY * 3, "logins took {took:?}");
         let tries = self.bad.accepted() - before;
         ensure!(tries > 0, "nobody tried it");
         // Without the service account only logins try, one in three seconds.
@@ -133,7 +133,7 @@ impl Pair {
 async fn doors_of_all_kinds(account: bool) -> Result<()> {
     let good = cn(1).await?;
     let pairs = try_join_all(doors().into_iter().map(|door| Pair::new(door, &good))).await?;
-    let mut setup = Setup::new().set("limits.cn_connect", "1s");
+    let mut setup = Setup::new().set("limits.cn_connect", "3s");
     for (n, pair) in pairs.iter().enumerate() {
         let group = Group::named(&format!("door-{n}")).label("door", &format!("d{n}"));
         let group = group.cn(&format!("good-{n}"), pair.good.address());
@@ -151,10 +151,10 @@ async fn doors_of_all_kinds(account: bool) -> Result<()> {
         pair.logins(at, n, account).await.with_context(|| format!("{:?}", pair.door))
     }))
     .await?;
-    for (n, pair) in pairs.iter().enumerate() {
-        let reason = is_shown(&shunt, &format!("bad-{n}"), "down", Duration::from_secs(3)).await;
-        // Without the account it may have been given another chance already.
-        ensure!(!account || !reason?.is_empty(), "no reason for {:?}", pair.door);
+    // Without the account it may have been given another chance already.
+    for (n, pair) in pairs.iter().enumerate().filter(|_| account) {
+        let reason = is_shown(&shunt, &format!("bad-{n}"), "down", TRY * 2).await?;
+        ensure!(!reason.is_empty(), "no reason for {:?}", pair.door);
     }
     try_join_all(pairs.iter().enumerate().map(|(n, pair)| pair.mended(&shunt, n))).await?;
     Ok(())
@@ -184,7 +184,8 @@ impl Two {
     async fn start() -> Result<Self> {
         let (good, bad) = tokio::try_join!(cn(1), cn(2))?;
         let group = Group::named("all").cn("good", good.address()).cn("bad", bad.address());
-        let shunt = Setup::new().group(group).cn_account("shunt", "secret").standalone().await?;
+        let setup = Setup::new().group(group).set("limits.cn_connect", "3s");
+        let shunt = setup.cn_account("shunt", "secret").standalone().await?;
         for name in ["good", "bad"] {
             is_shown(&shunt, name, "up", shunt_harness::patience()).await?;
         }
@@ -224,7 +225,7 @@ async fn a_cn_that_died_is_known_before_a_client_asks_for_it() -> Result<()> {
     let mut two = Two::start().await?;
     // Nobody is on it: it is missed all the same, within a second or so.
     two.bad.kill()?;
-    let reason = is_shown(&two.shunt, "bad", "down", Duration::from_secs(3)).await?;
+    let reason = is_shown(&two.shunt, "bad", "down", TRY * 2).await?;
     assert!(reason.contains("connect"), "{reason}");
     let shown = two.shunt.ctl(&["cn", "get", "good"]).await?;
     assert_eq!(shown["health"], "up");
@@ -244,7 +245,7 @@ async fn a_cn_that_dies_under_a_session_is_down_at_once() -> Result<()> {
     }
     two.bad.kill()?;
     there.context("a session")?.closed().await?;
-    is_shown(&two.shunt, "bad", "down", Duration::from_secs(3)).await?;
+    is_shown(&two.shunt, "bad", "down", TRY * 2).await?;
     two.all_land_on_the_good_one(10).await?;
     Ok(())
 }
@@ -255,7 +256,7 @@ async fn a_cn_that_hangs_holds_nobody_up_for_long() -> Result<()> {
     two.bad.freeze().await?;
     // Before anybody can know: each login loses one try at most, and nobody is refused.
     let first = two.all_land_on_the_good_one(40).await?;
-    let reason = is_shown(&two.shunt, "bad", "down", Duration::from_secs(5)).await?;
+    let reason = is_shown(&two.shunt, "bad", "down", TRY * 4).await?;
     assert!(reason.contains("no answer within"), "{reason}");
     // Now it is known: it has no sessions, and draws no login all the same.
     let begun = Instant::now();
@@ -269,7 +270,7 @@ async fn a_cn_that_hangs_holds_nobody_up_for_long() -> Result<()> {
 async fn a_hung_cn_that_nobody_uses_is_found_out() -> Result<()> {
     let two = Two::start().await?;
     two.bad.freeze().await?;
-    is_shown(&two.shunt, "bad", "down", Duration::from_secs(5)).await?;
+    is_shown(&two.shunt, "bad", "down", TRY * 4).await?;
     let begun = Instant::now();
     two.all_land_on_the_good_one(20).await?;
     ensure!(begun.elapsed() < TRY, "twenty logins took {:?}", begun.elapsed());
@@ -336,7 +337,7 @@ async fn an_error_of_an_unwell_cn_in_a_session_takes_it_out() -> Result<()> {
         unwell.store(true, Ordering::Relaxed);
         let told = session.query("SELECT * FROM t").await?.err().context("an error")?;
         assert_eq!((told.code, told.message.as_str()), (code, text), "the CN's own");
-        let reason = is_shown(&shunt, "cn-1", "down", Duration::from_secs(3)).await?;
+        let reason = is_shown(&shunt, "cn-1", "down", TRY * 2).await?;
         assert!(reason.contains(text), "{reason}");
         // The session is its CN's still: some statements work there.
         assert_eq!(session.ping().await?.shape, Shape::Ok);
@@ -421,8 +422,7 @@ async fn a_galera_node_without_quorum_gets_nobody_until_it_has_one() -> Result<(
     let cluster = Galera::start().await?;
     let elsewhere = cn(9).await?;
     elsewhere.account("app", "%", &cluster.password("app")?).await?;
-    // Each connection to this one is a login of a client, or a probe.
-    let last = FaultProxy::start(cluster.node(1)).await?;
+    let last = FaultProxy::start(cluster.node(1)).await?; // Each connection is a login's, or a probe's.
     let group = Group::named("galera").label("store", "galera").cn("cn-1", last.address());
     let group = group.cn("cn-2", cluster.node(2)).cn("cn-3", cluster.node(3));
     let shunt = Setup::new()
@@ -463,7 +463,7 @@ async fn a_galera_node_without_quorum_gets_nobody_until_it_has_one() -> Result<(
         Err(error) => error.downcast::<ErrPacket>()?,
     };
     ensure!(matches!(refused.code, 1105 | 1047), "{refused}");
-    let reason = is_shown(&shunt, "cn-1", "down", Duration::from_secs(3)).await?;
+    let reason = is_shown(&shunt, "cn-1", "down", TRY * 2).await?;
     assert!(reason.contains("1047"), "{reason}");
     let all_are_down = async || {
         let told = match Raw::login(at, &login("strict")).await {

@@ -16,13 +16,13 @@ use tokio::time::Instant;
 mod stand;
 
 /// From the signal to the end of accepting.
-const DELAY: Duration = Duration::from_secs(2);
+const DELAY: Duration = Duration::from_secs(3);
 /// From there to the end of patience.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 fn limited(cn: &MariaDb) -> Setup {
     let setup = setup().group(group_of(&[cn]));
-    setup.set("limits.drain_delay", "2s").set("limits.shutdown", "3s").set("limits.first_packet", "1s")
+    setup.set("limits.drain_delay", "3s").set("limits.shutdown", "3s").set("limits.first_packet", "1s")
 }
 
 /// A session that is told that the server shuts down, and closed.
@@ -86,12 +86,12 @@ async fn ends_in_order(mut shunt: Shunt, plane: &str, signal: Signal, cn: &Maria
     assert_eq!(long.receive().await?.err().map(|err| err.code), Some(1053));
     let cut = told.elapsed();
     ensure!(cut >= DELAY + PATIENCE, "cut after {cut:?}");
-    ensure!(cut < DELAY + PATIENCE + Duration::from_secs(4), "cut after {cut:?}");
+    ensure!(cut < DELAY + PATIENCE + Duration::from_secs(6), "cut after {cut:?}");
     gone_from(cn, long_on_cn).await?;
 
     let status = wait(&mut shunt, plane).await?;
     ensure!(status.success(), "{status}");
-    ensure!(told.elapsed() < Duration::from_secs(15), "{:?}", told.elapsed());
+    ensure!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
     drop(silent);
     let log = shunt.plane(plane).process()?.output();
     let line =
@@ -135,7 +135,7 @@ async fn a_second_signal_ends_at_once() -> Result<()> {
         let told = Instant::now();
         shunt.plane(plane).process()?.signal(second)?;
         let status = wait(&mut shunt, plane).await?;
-        ensure!(told.elapsed() < Duration::from_secs(3), "{plane}: {:?}", told.elapsed());
+        ensure!(told.elapsed() < Duration::from_secs(8), "{plane}: {:?}", told.elapsed());
         ensure!(!status.success(), "{plane} was cut off, and says that all is well");
         s.closed().await?;
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// From a client's leaving to the end of its statement on the CN.
-const BOUND: Duration = Duration::from_secs(5);
+const BOUND: Duration = Duration::from_secs(8);
 
 /// KILLs that the CN was given since it started.
 async fn kills(cn: &MariaDb) -> Result<u64> {
@@ -139,8 +139,8 @@ async fn an_update_of_a_vanished_client_does_not_commit_later() -> Result<()> {
         root.run(format!("INSERT INTO {DATABASE}.{name} VALUES (0), (0), (0)")).await?;
         let mut s = login(&shunt, &app()).await?;
         let id = id_on_cn(&mut s).await?;
-        // Done after ten seconds, were it left alone.
-        s.send(&command::query(format!("UPDATE {name} SET a = a + 1 + SLEEP(10 / 3)"))).await?;
+        // Done after fifteen seconds, were it left alone.
+        s.send(&command::query(format!("UPDATE {name} SET a = a + 1 + SLEEP(5)"))).await?;
         is_in_state(&shunt, &s, "active").await;
         let left = Instant::now();
         leave(s, by_reset)?;
@@ -237,7 +237,7 @@ async fn a_client_that_leaves_a_frozen_cn_is_not_waited_for() -> Result<()> {
         leave(client, n % 4 < 2)?;
     }
     sessions_left(&shunt, 0).await;
-    ensure!(left.elapsed() < Duration::from_secs(15), "{:?}", left.elapsed());
+    ensure!(left.elapsed() < Duration::from_secs(20), "{:?}", left.elapsed());
     cn.thaw()?;
     Ok(())
 }
