@@ -41,13 +41,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, client: SocketA
         enrolled.view.inbox.put(order.clone());
     }
     let mut stream = PacketStream::new(socket);
-    let closed = match welcome::log_in(plane, &mut stream, &enrolled.view).await {
+    // What a session does seldom is boxed: else each would hold the room for it all its life.
+    let logged_in = Box::pin(welcome::log_in(plane, &mut stream, &enrolled.view)).await;
+    let closed = match logged_in {
         Ok(welcomed) => {
             plane.metrics.logged_in();
             close_if_suspended(plane, &enrolled.view);
             let mut session = Session::new(Rc::clone(&worker), enrolled, stream, welcomed);
             let reason = session.run().await;
-            session.close(reason).await
+            Box::pin(session.close(reason)).await
         }
         Err(reason) => {
             plane.metrics.not_logged_in(&reason);
@@ -145,9 +147,9 @@ impl Session {
         loop {
             let event = self.link.forward(&worker.buffer, &view.inbox).await;
             let ended = match event {
-                Event::Intercepted(packet) => self.intercepted(&packet).await,
-                Event::Retrack => self.retrack().await,
-                Event::Ask => self.ask_for_parse(login::ASK).await.map(drop),
+                Event::Intercepted(packet) => Box::pin(self.intercepted(&packet)).await,
+                Event::Retrack => Box::pin(self.retrack()).await,
+                Event::Ask => Box::pin(self.ask_for_parse(login::ASK)).await.map(drop),
                 Event::Suspect(code) => {
                     tracing::warn!(cn = %self.cn, code, "a session heard that its cn is unwell: the cn is asked");
                     self.plane().routing.suspect(&self.cn);
@@ -172,5 +174,21 @@ impl Session {
                 return reason;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// It is most of what an idle session costs. Whatever is awaited in it and not boxed adds to it for good.
+    #[test]
+    fn a_session_s_task_is_small() {
+        let bytes = size(serve);
+        assert!(bytes <= 2048, "{bytes} bytes");
     }
 }
