@@ -96,17 +96,16 @@ impl Pair {
         self.bad.door(self.door.clone());
         let (before, begun) = (self.bad.accepted(), Instant::now());
         let login = Login::user(format!("root?door=d{n}"));
-        let (mut sessions, mut took) = (Vec::new(), Vec::new());
+        let (mut sessions, mut slow) = (Vec::new(), 0);
         for _ in 0..20 {
             let begun = Instant::now();
             let (session, on) = land(at, &login).await?;
-            took.push(begun.elapsed());
             ensure!(on == "1", "it landed on {on}");
             sessions.push(session);
+            slow += usize::from(begun.elapsed() > TRY * 9 / 10);
+            ensure!(begun.elapsed() < TRY * 3, "a login took {:?}", begun.elapsed());
         }
-        took.sort();
-        // Not more than one took about as much longer than usual as a try takes.
-        ensure!(took[18] < took[10] + TRY * 9 / 10 && took[19] < TRY * 3, "logins took {took:?}");
+        ensure!(slow <= 1, "{slow} of 20 logins waited for the bad CN");
         let tries = self.bad.accepted() - before;
         ensure!(tries > 0, "nobody tried it");
         // Without the service account only logins try, one in three seconds.
