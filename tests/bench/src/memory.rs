@@ -46,7 +46,8 @@ pub(crate) async fn idle(case: &Case, sessions: u32, stand: &mut Stand, plan: &P
         }
     }
     let [direct, ..] = &all;
-    let noisy = is_noisy(&direct.alone);
+    // Beside idle sessions the direct runs must be alike among themselves, too.
+    let noisy = is_noisy(&direct.alone) || is_noisy(&direct.beside);
     Ok(Measured { outcomes: outcomes(case, &all, noisy), rows: rows(case, &all, noisy), noisy })
 }
 
