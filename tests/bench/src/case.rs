@@ -179,7 +179,7 @@ fn large_insert(name: &str, cn: CnKind) -> Case {
     let arguments = ["--connections", "4", "--insert-bytes", "1048576"].map(str::to_owned);
     Case {
         name: name.to_owned(),
-        about: "inserts of 1 MiB, into a BLACKHOLE table; 4 connections".to_owned(),
+        about: "inserts of 1 MiB, thrown away there; 4 connections".to_owned(),
         quick: false,
         cn,
         work: Work::Generator(arguments.into(), Count::MiB(1)),
@@ -240,7 +240,7 @@ fn fake_point(connections: u32) -> Case {
             .map(str::to_owned);
     Case {
         name: format!("fake-point-{connections}"),
-        about: format!("a CN that answers at once, one row, {connections} connections"),
+        about: format!("one row of one column, {connections} connections"),
         quick: connections == 32,
         cn: CnKind::Fake,
         work: Work::Generator(arguments.into(), Count::Queries),
@@ -251,7 +251,7 @@ fn fake_point(connections: u32) -> Case {
 fn memory() -> Case {
     Case {
         name: "memory-logins".to_owned(),
-        about: "LOGINS logins on the fake CN (100,000; quick: 5,000), and the memory that stays".to_owned(),
+        about: "LOGINS logins (100,000; quick: 5,000), and the memory that stays".to_owned(),
         quick: true,
         cn: CnKind::Fake,
         work: Work::Logins,

@@ -86,7 +86,8 @@ fn start(mode: &Mode) -> Result<bool> {
 
 fn list(options: &run::Options) -> Result<()> {
     for case in options.cases()? {
-        println!("{:<20} {}{}", case.name, case.about, if case.quick { " (quick)" } else { "" });
+        let fake = if case.cn == stand::CnKind::Fake { "fake CN: " } else { "" };
+        println!("{:<20} {fake}{}{}", case.name, case.about, if case.quick { " (quick)" } else { "" });
     }
     Ok(())
 }
