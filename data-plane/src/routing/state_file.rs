@@ -19,6 +19,8 @@ pub(crate) enum StateFileError {
     Io(#[from] io::Error),
     #[error("it has {0} bytes")]
     TooLong(u64),
+    #[error("it ends early")]
+    Cut,
     #[error("decode: {0}")]
     Decode(#[from] prost::DecodeError),
     #[error(transparent)]
@@ -36,8 +38,9 @@ pub(crate) fn read(file: &Path) -> Result<Option<RoutingSnapshot>, StateFileErro
         Ok(_) => std::fs::read(file)?,
     };
     let snapshot = pb::Snapshot::decode(bytes.as_slice())?;
+    // An empty file decodes, as every message does without its fields.
+    let version = snapshot.version.filter(|_| snapshot.last).ok_or(StateFileError::Cut)?.into();
     let entries = snapshot.entries.iter().map(Entry::try_from).collect::<Result<Vec<_>, _>>()?;
-    let version = snapshot.version.unwrap_or_default().into();
     Ok(Some(RoutingSnapshot::from_entries(version, entries)?))
 }
 
@@ -79,7 +82,9 @@ mod tests {
             let _ = read(&file);
             bytes[at] ^= 0x5A;
         }
-        std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(read(&file).is_err());
+        for len in 0..bytes.len() {
+            std::fs::write(&file, &bytes[..len]).unwrap();
+            assert!(read(&file).is_err(), "{len} of {} bytes", bytes.len());
+        }
     }
 }
