@@ -1,8 +1,8 @@
 //! Ids of sessions: the connection ids that clients are given.
 //!
 //! A data plane has a block of 2^20 ids of its own, between 2^30 and 2^31: some drivers read them signed. An id is used
-//! again as late as can be, so that a KILL that comes late meets nobody: first all that were never used, then the one
-//! closed longest. How far they were used is kept on disk, so that a restart does not begin anew.
+//! again late, so that a KILL that comes late meets nobody: first those that were never used, and once many are closed,
+//! the one closed longest. How far they were used is kept on disk, so that a restart does not begin anew.
 
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -21,6 +21,9 @@ pub(crate) const FIRST: u32 = 1 << 30;
 pub(crate) const fn is_ours(id: u32) -> bool {
     id >= FIRST && id < 2 * FIRST
 }
+
+/// From so many closed ids on, the one closed longest is used again: they take 4 bytes each.
+const MOST_CLOSED: usize = 1 << 17;
 
 /// The file is written once for so many ids.
 const STEP: u32 = 1024;
@@ -108,6 +111,9 @@ impl SessionIds {
         if state.first == 0 {
             return None;
         }
+        if state.closed.len() >= MOST_CLOSED {
+            return state.closed.pop_front();
+        }
         if state.fresh - state.first < BLOCK {
             let id = state.fresh;
             state.fresh += 1;
@@ -167,6 +173,23 @@ mod tests {
             [ids.open_one(), ids.open_one(), ids.open_one()],
             [Some(FIRST + 9), Some(FIRST + 3), None]
         );
+    }
+
+    /// However many sessions come and go: what is kept of them is bounded, and no id comes again soon.
+    #[test]
+    fn ids_of_sessions_that_are_gone_take_a_bounded_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let ids = SessionIds::open(folder.path().join("ids"));
+        ids.assign(FIRST);
+        let mut closed_at = std::collections::HashMap::new();
+        for n in 0..2 * MOST_CLOSED + 10_000 {
+            let id = ids.open_one().unwrap();
+            if let Some(before) = closed_at.insert(id, n) {
+                assert!(n - before >= MOST_CLOSED, "{id} again after {}", n - before);
+            }
+            ids.close(id);
+            assert!(ids.state.lock().closed.len() <= MOST_CLOSED);
+        }
     }
 
     #[test]
