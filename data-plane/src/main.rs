@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 /// Accepts MySQL clients, routes each session to a CN that its tenant and labels ask for, and forwards.
 ///
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
         println!("{}: valid", args.config.display());
         return ExitCode::SUCCESS;
     }
-    init_log(args.log_format);
+    let _log = init_log(args.log_format);
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -57,17 +58,28 @@ fn main() -> ExitCode {
     }
 }
 
-fn init_log(format: LogFormat) {
+/// Lines that may wait to be written. Where whoever reads stderr stands still, further ones are lost, and no session is
+/// held up.
+const WAITING_LINES: usize = 10_000;
+
+/// The log is written by a thread of its own, until what this returns is dropped.
+fn init_log(format: LogFormat) -> WorkerGuard {
     use tracing_subscriber::EnvFilter;
+    let (stderr, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING_LINES)
+        .thread_name("log")
+        .finish(std::io::stderr());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(stderr)
         .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+    guard
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {

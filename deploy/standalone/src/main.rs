@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 /// Shunt on one machine: a control plane and a data plane in one process.
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
         println!("{}: valid", args.config.display());
         return ExitCode::SUCCESS;
     }
-    log(args.log_format);
+    let _log = log(args.log_format);
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -68,15 +69,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn log(format: LogFormat) {
+/// Lines that may wait to be written. Where whoever reads stderr stands still, further ones are lost, and no session is
+/// held up.
+const WAITING_LINES: usize = 10_000;
+
+/// The log is written by a thread of its own, until what this returns is dropped.
+fn log(format: LogFormat) -> WorkerGuard {
+    let (stderr, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING_LINES)
+        .thread_name("log")
+        .finish(std::io::stderr());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(stderr);
     match format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),
     }
+    guard
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ mod bad_cn;
 mod fake_cn;
 mod garbage;
 mod limits;
+mod log;
 mod memory;
 mod slow;
 #[path = "../stand/mod.rs"]
