@@ -21,6 +21,7 @@ use mysql_wire::reply;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -141,13 +142,14 @@ impl Password {
 }
 
 /// Sets what every connection of Shunt has: no delay, and a bound on silence.
-pub(crate) fn set_options(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)?;
+pub(crate) fn set_options(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(10))
         .with_interval(Duration::from_secs(5))
         .with_retries(3);
-    SockRef::from(socket).set_tcp_keepalive(&keepalive)
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// A CN that greeted.
@@ -431,6 +433,10 @@ impl<'a> Asker<'a> {
         self.peer.write(0, &query(sql)).await?;
         let first = self.answer().await?;
         let columns = Fields::new(&first).lenenc("column count")?;
+        if columns == 0 {
+            // An OK: there is no result set.
+            return Ok(Vec::new());
+        }
         let behind = u64::from(!self.deprecate_eof);
         for _ in 0..columns.saturating_add(behind) {
             self.answer().await?;

@@ -27,6 +27,7 @@ use anyhow::Context as _;
 pub use config::Config;
 use ids::SessionIds;
 use kill::Elsewhere;
+use listener::Bell;
 use metrics::Metrics;
 use newest::Newest;
 use plane::Plane;
@@ -39,7 +40,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -68,8 +69,9 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let state = config.state.clone();
     std::fs::create_dir_all(&state).with_context(|| format!("make folder {}", state.display()))?;
-    let mysql = bind(config.listen)?;
-    let admin = bind(config.admin)?;
+    let listen = |address| listener::bind(address).with_context(|| format!("listen on {address}"));
+    let mysql = listen(config.listen)?;
+    let admin = TcpListener::from_std(listen(config.admin)?)?;
     let addresses = Bound { mysql: mysql.local_addr()?, admin: admin.local_addr()? };
     let most = listener::most_sessions(config.limits.sessions);
 
@@ -120,7 +122,8 @@ pub async fn run(
     }
     tracing::info!(mysql = %addresses.mysql, admin = %addresses.admin, id = plane.id, most, "data plane");
 
-    let serve = serve(&plane, mysql, most, &accepting, &shutdown, limits);
+    let bell = Bell::new()?;
+    let serve = serve(&plane, mysql, &bell, most, &accepting, &shutdown, limits);
     tokio::select! {
         () = serve => {}
         Some(ended) = tasks.join_next() => {
@@ -166,20 +169,6 @@ fn carry_sessions(
     Ok(())
 }
 
-/// Connections that may wait to be accepted, as far as the kernel allows (net.core.somaxconn). Where it answers with
-/// SYN cookies, a client that finds no room waits for a greeting that never comes.
-const BACKLOG: u32 = 65_535;
-
-fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().with_context(|| format!("listen on {address}"))
-}
-
 /// The data plane's id: random at its first start, then kept.
 fn own_id(file: &Path) -> anyhow::Result<String> {
     if let Ok(text) = std::fs::read_to_string(file) {
@@ -211,7 +200,8 @@ fn load_state(plane: &Plane, file: &Path) {
 /// Accepts while there is routing state and no shutdown, then ends the sessions.
 async fn serve(
     plane: &Arc<Plane>,
-    mysql: TcpListener,
+    mysql: std::net::TcpListener,
+    bell: &Bell,
     most: usize,
     accepting: &AtomicBool,
     shutdown: &CancellationToken,
@@ -224,12 +214,15 @@ async fn serve(
         let _ = snapshots.wait_for(Option::is_some).await;
         plane.ids.assigned().await;
         accepting.store(true, Ordering::Release);
-        listener::run(Arc::clone(plane), mysql, most, stop.clone()).await;
+        if let Err(error) = listener::spawn(Arc::clone(plane), mysql, most, bell).await {
+            tracing::error!(%error, "the listener's thread");
+        }
     };
     let end = async {
         shutdown.cancelled().await;
         tracing::info!(delay = ?limits.drain_delay, "shutting down: not ready any more");
         tokio::time::sleep(limits.drain_delay).await;
+        bell.ring();
         stop.cancel();
     };
     tokio::select! {

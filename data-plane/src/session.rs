@@ -34,7 +34,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, client: SocketA
     let plane = &plane.plane;
     let begun = Instant::now();
     let Some(id) = OwnId::open(&plane.ids) else {
-        return welcome::refuse_full(socket);
+        if let Ok(socket) = socket.into_std() {
+            welcome::refuse_full(socket);
+        }
+        return;
     };
     let enrolled = worker.sessions.enrol(id.id, client);
     if let Some(order) = &*worker.closing.borrow() {

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
+use tokio::time::MissedTickBehavior;
 
 /// What a worker is asked for.
 pub(crate) enum Message {
@@ -84,6 +85,9 @@ struct One {
 
 /// The other ends of [`Workers`], one for each thread.
 pub(crate) type Mailbox = mpsc::UnboundedReceiver<Message>;
+
+/// Shorter than most limits that a login has.
+const TICK: Duration = Duration::from_millis(500);
 
 /// How long a worker may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -175,12 +179,23 @@ pub(crate) fn run(plane: Arc<Plane>, mut mailbox: Mailbox) -> std::io::Result<()
         closing: RefCell::default(),
     });
     let local = LocalSet::new();
+    local.spawn_local(tick());
     local.block_on(&runtime, async move {
         while let Some(message) = mailbox.recv().await {
             worker.take(message);
         }
     });
     Ok(())
+}
+
+/// Wakes a worker now and then. A timer that is the first to run out wakes the runtime that sets it, by a call to the
+/// kernel; behind this one those of a login are not the first.
+async fn tick() {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+    }
 }
 
 impl Worker {

@@ -17,8 +17,7 @@ use mysql_wire::reply;
 use mysql_wire::response::{Answered as _, Responses};
 use mysql_wire::track;
 use shunt_proto::tenant::Refusal;
-use std::net::SocketAddr;
-use tokio::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 /// The most that a CN takes of connection attributes: with more it takes the handshake for broken.
 const MAX_ATTRIBUTES: usize = 65_535;
@@ -41,10 +40,10 @@ pub(crate) struct Welcomed {
 }
 
 /// Tells a client that there is no room, and closes. Never waits.
-pub(crate) fn refuse_full(socket: TcpStream) {
+pub(crate) fn refuse_full(mut socket: TcpStream) {
     let err = reply::Err::new(1040, "08004", "Too many connections");
-    // Written past the runtime, which knows nothing of the socket yet. Who does not read this has left.
-    let _ = socket.into_std().and_then(|mut socket| std::io::Write::write(&mut socket, &err.packet(0)));
+    // Who does not read this has left.
+    let _ = std::io::Write::write(&mut socket, &err.packet(0));
 }
 
 /// Greets the client and lets it log in.
