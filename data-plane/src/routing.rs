@@ -112,13 +112,16 @@ pub(crate) struct Baseline {
     pub(crate) collation: u8,
     /// The subscription that its globals give a session; unknown without a service account.
     pub(crate) subscription: Option<Subscription>,
+    /// It is a node of a Galera cluster, as far as is known: one that is out of its cluster lets everybody in.
+    pub(crate) may_be_galera: bool,
 }
 
 impl Baseline {
     /// Out of a greeting, and the subscription where it is known.
-    pub(crate) fn new(greeting: &Greeting, subscription: Option<Subscription>) -> Self {
+    pub(crate) fn new(greeting: &Greeting, subscription: Option<Subscription>, may_be_galera: bool) -> Self {
         let Greeting { version, capabilities, collation, .. } = greeting;
-        Self { version: version.clone(), capabilities: *capabilities, collation: *collation, subscription }
+        let (version, capabilities, collation) = (version.clone(), *capabilities, *collation);
+        Self { version, capabilities, collation, subscription, may_be_galera }
     }
 }
 
@@ -351,7 +354,7 @@ impl Routing {
             view.health = Health::Up;
         }
         if view.baseline.is_none() {
-            view.baseline = Some(Arc::new(Baseline::new(greeting, None)));
+            view.baseline = Some(Arc::new(Baseline::new(greeting, None, true)));
         }
     }
 

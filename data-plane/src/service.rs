@@ -352,7 +352,10 @@ async fn probe(connection: &mut CnConnection) -> Result<Baseline, CnError> {
         }),
         _ => None,
     };
-    Ok(Baseline::new(&connection.greeting, subscription))
+    // A server that has no such variable is no Galera node.
+    let wsrep = connection.ask(true).rows("SHOW GLOBAL VARIABLES LIKE 'wsrep_on'").await?;
+    let galera = wsrep.iter().any(|row| matches!(&row[..], [_, Some(value)] if is_on(value)));
+    Ok(Baseline::new(&connection.greeting, subscription, galera))
 }
 
 async fn hashes(connection: &mut CnConnection, user: &[u8]) -> Result<Vec<Stage2>, CnError> {

@@ -28,6 +28,11 @@ fn snapshot(revision: u64, names: &[&str]) -> Arc<RoutingSnapshot> {
     Arc::new(RoutingSnapshot::from_entries(version, entries).unwrap())
 }
 
+fn baseline() -> Baseline {
+    let version = b"x".to_vec();
+    Baseline { version, capabilities: 0, collation: 45, subscription: None, may_be_galera: true }
+}
+
 fn request() -> Request {
     Request { tenant: "sys".into(), labels: Labels::new() }
 }
@@ -57,7 +62,7 @@ fn a_cn_that_failed_is_avoided_until_a_probe_succeeds() {
     for _ in 0..4 {
         assert_eq!(routing.place(&request(), &[]).unwrap().cn.name().as_str(), "cn-2");
     }
-    let baseline = Baseline { version: b"x".to_vec(), capabilities: 0, collation: 45, subscription: None };
+    let baseline = baseline();
     assert!(routing.succeeded(&cn_1, AT, baseline));
     let names: Vec<_> = (0..2).map(|_| routing.place(&request(), &[]).unwrap()).collect();
     assert!(names.iter().any(|placed| *placed.cn.name() == cn_1));
@@ -68,7 +73,7 @@ async fn a_cn_that_fails_again_and_again_is_down_for_longer_each_time() {
     let (routing, _probes) = Routing::new(false);
     routing.publish(&snapshot(1, &["cn-1"]));
     let cn_1 = CnId::new("cn-1").unwrap();
-    let baseline = Baseline { version: b"x".to_vec(), capabilities: 0, collation: 45, subscription: None };
+    let baseline = baseline();
     for held_ms in [0, 200, 400, 800, 1600, 3000, 3000] {
         routing.failed(&cn_1, AT, "full");
         if held_ms > 0 {
@@ -101,7 +106,7 @@ fn a_cn_that_is_slow_is_used_only_where_there_is_no_other_until_it_answers() {
     assert_eq!(*routing.place(&request(), tried).unwrap().cn.name(), cn_1);
     routing.doubt(&cn_2, "slow");
     assert_eq!(*routing.place(&request(), &[]).unwrap().cn.name(), cn_1);
-    let baseline = Baseline { version: b"x".to_vec(), capabilities: 0, collation: 45, subscription: None };
+    let baseline = baseline();
     assert!(routing.succeeded(&cn_1, AT, baseline));
     assert_eq!(*routing.place(&request(), &[]).unwrap().cn.name(), cn_1);
     drop(places);
@@ -112,7 +117,7 @@ fn what_is_heard_of_where_a_cn_was_says_nothing_of_where_it_is() {
     let (routing, _probes) = Routing::new(false);
     routing.publish(&snapshot(1, &["cn-1"]));
     let cn_1 = CnId::new("cn-1").unwrap();
-    let baseline = Baseline { version: b"x".to_vec(), capabilities: 0, collation: 45, subscription: None };
+    let baseline = baseline();
     routing.failed(&cn_1, "127.0.0.1:3307", "closed");
     assert!(!routing.is_down(&cn_1));
     assert!(!routing.succeeded(&cn_1, "127.0.0.1:3307", baseline.clone()));

@@ -20,6 +20,7 @@ use mysql_wire::reply;
 use mysql_wire::track::{Subscription, Transaction, Variables};
 use shunt_proto::cn::{CnId, RoutedCn};
 use shunt_proto::tenant::{Refusal, Request};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use user::Names;
@@ -34,6 +35,8 @@ pub(crate) const TRACK_AND_ASK: &str = "SET SESSION session_track_schema=ON, ses
      session_track_transaction_info='CHARACTERISTICS', session_track_system_variables='*', \
      sql_mode=@@sql_mode, character_set_client=@@character_set_client, \
      collation_connection=@@collation_connection";
+
+const SET: &str = "SET SESSION ";
 
 /// Only asks.
 pub(crate) const ASK: &str = "SET SESSION sql_mode=@@sql_mode, character_set_client=@@character_set_client, \
@@ -331,14 +334,17 @@ async fn first_answer(
     mut connection: CnConnection,
 ) -> Result<First, CnError> {
     let limit = plane.config.limits.cn_connect;
-    let global = plane.routing.baseline(cn.name()).and_then(|baseline| baseline.subscription.clone());
+    let baseline = plane.routing.baseline(cn.name());
+    let global = baseline.as_ref().and_then(|baseline| baseline.subscription.clone());
+    let may_be_galera = baseline.is_none_or(|baseline| baseline.may_be_galera);
     let tracks_itself = !global.as_ref().is_some_and(is_whole);
     let answer = async {
         let mut ask = connection.ask(deprecates_eof(asked.identity.capabilities));
         // A Galera node out of its primary component lets everybody in, and says no only to the second of these.
-        let due = [if tracks_itself { TRACK_AND_ASK } else { ASK }, READY];
+        let both = [&*track_and_ask(global.as_ref()), READY];
+        let due = if may_be_galera { &both[..] } else { &both[..1] };
         // A password that expired: the client may change it, and do nothing else.
-        let parse = ask.run(&due, |err| err.code == 1820).await?;
+        let parse = ask.run(due, |err| err.code == 1820).await?;
         if let Some(role) = &asked.names.role {
             ask.execute(&format!("SET ROLE `{}`", role.replace('`', "``"))).await?;
         }
@@ -348,6 +354,22 @@ async fn first_answer(
     let (connection, parse) = answered?;
     let shown = (asked.identity.capabilities & SESSION_TRACK != 0).then(|| global.unwrap_or_default());
     Ok(First { connection, shown, tracks_itself, parse })
+}
+
+/// The first statement of a session: [`TRACK_AND_ASK`] without the trackers that the CN's globals switch on.
+fn track_and_ask(global: Option<&Subscription>) -> Cow<'static, str> {
+    let Some(Subscription { variables, schema, state, transaction }) = global else {
+        return TRACK_AND_ASK.into();
+    };
+    let trackers = [
+        (*schema, "session_track_schema=ON, "),
+        (*state, "session_track_state_change=ON, "),
+        (*transaction == Transaction::Characteristics, "session_track_transaction_info='CHARACTERISTICS', "),
+        (*variables == Variables::All, "session_track_system_variables='*', "),
+    ];
+    let off = trackers.into_iter().filter(|(is_on, _)| !is_on);
+    let assignments = ASK.strip_prefix(SET).expect("it is a SET");
+    [SET].into_iter().chain(off.map(|(_, tracker)| tracker)).chain([assignments]).collect::<String>().into()
 }
 
 /// Whether a CN's globals switch every tracker on.
@@ -420,4 +442,32 @@ pub(crate) async fn proof_of(
 /// What a CN is told of the capabilities of a client: those that were offered to it.
 pub(crate) const fn offered(client: u64, offered: u64) -> u64 {
     client & (offered | CLIENT_MYSQL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_switches_on_what_its_cn_does_not() {
+        let by_default = Subscription::default();
+        let statement = track_and_ask(Some(&by_default));
+        assert!(!statement.contains("schema") && statement.contains("state_change=ON"), "{statement}");
+        assert!(statement.ends_with(ASK.strip_prefix(SET).unwrap()), "{statement}");
+        let whole = Subscription {
+            variables: Variables::All,
+            schema: true,
+            state: true,
+            transaction: Transaction::Characteristics,
+        };
+        assert_eq!(track_and_ask(Some(&whole)), ASK);
+        let none = Subscription {
+            variables: Variables::Named(Vec::new()),
+            schema: false,
+            state: false,
+            transaction: Transaction::State,
+        };
+        assert_eq!(track_and_ask(Some(&none)), TRACK_AND_ASK);
+        assert_eq!(track_and_ask(None), TRACK_AND_ASK);
+    }
 }

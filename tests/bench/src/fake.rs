@@ -157,6 +157,9 @@ fn special(statement: &[u8], caps: Caps) -> Option<Vec<u8>> {
         let hash = account(&asked_user(statement));
         return Some(result(&[&[&hash]], 1, caps));
     }
+    if starts("SHOW GLOBAL VARIABLES LIKE 'wsrep_on'") {
+        return Some(result(&[&["wsrep_on", "OFF"]], 2, caps));
+    }
     if starts("SELECT @@global.session_track") {
         let row = ["autocommit,character_set_client", "ON", "ON", "CHARACTERISTICS"];
         return Some(result(&[&row], row.len(), caps));

@@ -88,6 +88,9 @@ pub(super) fn housekeeping(received: &Received, passwords: &HashMap<String, Stri
     if ["SET ", "DO ", "KILL "].iter().any(|start| text.starts_with(start)) {
         return Some(Answer::Ok);
     }
+    if text.starts_with("SHOW GLOBAL VARIABLES LIKE") {
+        return Some(Answer::Rows(vec!["Variable_name".into(), "Value".into()], Vec::new()));
+    }
     if text.starts_with("SHOW GRANTS") {
         return Some(Answer::row(&["Grants"], &["GRANT ALL PRIVILEGES ON *.* TO `shunt`@`%`"]));
     }
