@@ -170,6 +170,7 @@ impl Workers {
 
 /// Carries sessions until the mailbox closes, on the thread that calls it.
 pub(crate) fn run(plane: Arc<Plane>, mut mailbox: Mailbox) -> std::io::Result<()> {
+    let_others_finish();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Rc::new(Worker {
         plane,
@@ -186,6 +187,28 @@ pub(crate) fn run(plane: Arc<Plane>, mut mailbox: Mailbox) -> std::io::Result<()
         }
     });
     Ok(())
+}
+
+/// Asks the scheduler not to interrupt others for this thread (SCHED_BATCH). Where cores are shared and busy, a worker
+/// that interrupts whoever writes to it, for each single message, forwards them one by one; one that waits its turn
+/// finds several. Where a core is free it runs at once, as before. docs/speed.md has the figures.
+fn let_others_finish() {
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+        thread_native_id, thread_schedule_policy,
+    };
+    // Whoever set a policy or a niceness for the process knows better.
+    let by_default = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
+    let is_default = thread_schedule_policy().is_ok_and(|policy| policy == by_default);
+    if !is_default || rustix::process::getpriority_process(None) != Ok(0) {
+        return;
+    }
+    let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+    // The value of the system's own is the niceness: 0, as it was.
+    let niceness = ThreadPriority::Os(Default::default());
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), niceness, batch) {
+        tracing::debug!(?error, "ask for SCHED_BATCH");
+    }
 }
 
 /// Wakes a worker now and then. A timer that is the first to run out wakes the runtime that sets it, by a call to the
