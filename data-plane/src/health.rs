@@ -48,8 +48,8 @@ pub(crate) async fn run(
             Some(ended) = checks.tasks.join_next() => {
                 let Ok(cn) = ended else { return };
                 checks.busy.remove(&cn);
-                // It failed in the check, or again between its last probe and now.
-                if checks.routing.is_down(&cn) && checks.routing.address(&cn).is_some() {
+                // It failed, or was slow, in the check, or again between its last probe and now.
+                if checks.routing.is_avoided(&cn) && checks.routing.address(&cn).is_some() {
                     checks.probe(cn, &permits);
                 }
             }
