@@ -133,10 +133,12 @@ async fn until_it_serves(cn: CnId, routing: Arc<Routing>, service: Service, perm
                 }
                 break;
             }
-            Err(error) => {
+            Err(ServiceError::Cn(error)) if error.puts_cn_down() => {
                 tracing::debug!(%cn, %error, "probe");
                 routing.failed(&cn, &address, &error.to_string());
             }
+            // Nothing was heard of the CN: too many questions wait, or this machine has no files or ports left.
+            Err(error) => tracing::debug!(%cn, %error, "probe"),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_one_closed_longest_comes_first_again_and_only_when_all_were_used() {
+    fn the_one_closed_longest_comes_first_again_when_all_were_used() {
         let folder = tempfile::tempdir().unwrap();
         let ids = SessionIds::open(folder.path().join("ids"));
         assert_eq!(ids.open_one(), None, "no block yet");

@@ -125,7 +125,7 @@ pub async fn run(
     let bell = Bell::new()?;
     let serve = serve(&plane, mysql, &bell, most, &accepting, &shutdown, limits);
     tokio::select! {
-        () = serve => {}
+        ended = serve => ended?,
         Some(ended) = tasks.join_next() => {
             anyhow::bail!("task {} ended", ended.unwrap_or("that panicked"));
         }
@@ -206,7 +206,7 @@ async fn serve(
     accepting: &AtomicBool,
     shutdown: &CancellationToken,
     limits: config::Limits,
-) {
+) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut snapshots = plane.routing.watch();
     let accept = async {
@@ -214,9 +214,7 @@ async fn serve(
         let _ = snapshots.wait_for(Option::is_some).await;
         plane.ids.assigned().await;
         accepting.store(true, Ordering::Release);
-        if let Err(error) = listener::spawn(Arc::clone(plane), mysql, most, bell).await {
-            tracing::error!(%error, "the listener's thread");
-        }
+        listener::spawn(Arc::clone(plane), mysql, most, bell).await.context("the listener's thread")
     };
     let end = async {
         shutdown.cancelled().await;
@@ -224,12 +222,14 @@ async fn serve(
         tokio::time::sleep(limits.drain_delay).await;
         bell.ring();
         stop.cancel();
+        Ok(())
     };
     tokio::select! {
-        ((), ()) = async { tokio::join!(accept, end) } => {}
+        ended = async { tokio::try_join!(accept, end) } => drop(ended?),
         () = async { shutdown.cancelled().await; stop.cancelled().await } => {}
     }
     end_sessions(plane, limits.shutdown).await;
+    Ok(())
 }
 
 /// Closes each session when it rests; at the end of `patience`, all that are left.

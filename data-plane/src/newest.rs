@@ -30,6 +30,8 @@ pub(crate) enum NoAnswer {
         address: String,
         /// Why not.
         cause: String,
+        /// It is the CN's fault, and not this machine's own.
+        is_of_the_cn: bool,
     },
 }
 
@@ -98,7 +100,10 @@ async fn ask(cn: &CnId, routing: &Routing, limit: Duration) -> Answer {
     match cn::dial(&address, limit, None).await {
         // The handshake is brought to its end in the background.
         Ok(greeted) => Ok(greeted.greeting.connection_id),
-        Err(error) => Err(NoAnswer::Failed { address, cause: error.to_string() }),
+        Err(error) => {
+            let (cause, is_of_the_cn) = (error.to_string(), error.puts_cn_down());
+            Err(NoAnswer::Failed { address, cause, is_of_the_cn })
+        }
     }
 }
 

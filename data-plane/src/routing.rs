@@ -53,7 +53,7 @@ struct CnView {
     reason: String,
     /// It is down by the configuration, whatever it answers.
     refused: bool,
-    /// It is avoided, where there is another, until a probe succeeds.
+    /// It is avoided, where its tier has another, until a probe succeeds.
     doubted: bool,
     /// When it was up last after being down.
     up_since: Option<Instant>,
@@ -281,9 +281,12 @@ impl Routing {
     }
 
     /// `cn` was slow to let somebody in, which a dead CN is and a busy one too: it is asked, and until it answers it is
-    /// used only where there is no other.
-    pub(crate) fn doubt(&self, cn: &CnId, reason: &str) {
+    /// used only where there is no other of its tier.
+    pub(crate) fn doubt(&self, cn: &CnId, address: &str, reason: &str) {
         let mut state = self.state.lock();
+        if !state.is_at(cn, address) {
+            return;
+        }
         let Some(view) = state.cns.get_mut(cn).filter(|view| !view.doubted && view.health != Health::Down)
         else {
             return;
@@ -373,7 +376,7 @@ impl Routing {
         self.state.lock().cns.get(cn).is_some_and(|view| view.refused)
     }
 
-    /// Whether `cn` is avoided.
+    /// Whether `cn` is down.
     pub(crate) fn is_down(&self, cn: &CnId) -> bool {
         self.state.lock().cns.get(cn).is_some_and(|view| view.health == Health::Down)
     }

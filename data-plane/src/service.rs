@@ -305,7 +305,12 @@ impl Link {
             "" => Password::Empty,
             password => Password::Known(Stage1::of(password.as_bytes())),
         };
-        Ok((address, greeted.log_in(&identity, password).await?))
+        let connection = greeted.log_in(&identity, password).await.map_err(|error| match error {
+            // There is no client who could answer for it.
+            CnError::OnlyTheClient(err) => CnError::Refused(err),
+            error => error,
+        })?;
+        Ok((address, connection))
     }
 
     /// A lack of a grant, or a wrong password, is told by name.

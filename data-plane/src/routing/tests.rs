@@ -96,15 +96,15 @@ fn a_cn_that_is_slow_is_used_only_where_there_is_no_other_until_it_answers() {
     routing.publish(&snapshot(1, &["cn-1", "cn-2"]));
     assert!(probes.try_recv().is_ok() && probes.try_recv().is_ok(), "new CNs are probed");
     let [cn_1, cn_2] = ["cn-1", "cn-2"].map(|name| CnId::new(name).unwrap());
-    routing.doubt(&cn_1, "slow");
-    routing.doubt(&cn_1, "slow");
+    routing.doubt(&cn_1, AT, "slow");
+    routing.doubt(&cn_1, AT, "slow");
     assert!(probes.try_recv().is_ok() && probes.try_recv().is_err(), "it is asked once");
     let places: Vec<_> = (0..10).map(|_| routing.place(&request(), &[]).unwrap()).collect();
     assert_eq!(sessions(&routing), [0, 10]);
     // It is not down: where there is no other, it serves, and so do the less loaded of several.
     let tried = std::slice::from_ref(&cn_2);
     assert_eq!(*routing.place(&request(), tried).unwrap().cn.name(), cn_1);
-    routing.doubt(&cn_2, "slow");
+    routing.doubt(&cn_2, AT, "slow");
     assert_eq!(*routing.place(&request(), &[]).unwrap().cn.name(), cn_1);
     let baseline = baseline();
     assert!(routing.succeeded(&cn_1, AT, baseline));
@@ -118,6 +118,8 @@ fn what_is_heard_of_where_a_cn_was_says_nothing_of_where_it_is() {
     routing.publish(&snapshot(1, &["cn-1"]));
     let cn_1 = CnId::new("cn-1").unwrap();
     let baseline = baseline();
+    routing.doubt(&cn_1, "127.0.0.1:3307", "slow");
+    assert!(!routing.is_avoided(&cn_1));
     routing.failed(&cn_1, "127.0.0.1:3307", "closed");
     assert!(!routing.is_down(&cn_1));
     assert!(!routing.succeeded(&cn_1, "127.0.0.1:3307", baseline.clone()));

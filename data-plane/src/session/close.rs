@@ -179,8 +179,10 @@ impl Session {
         match plane.newest.id(&self.cn).await {
             Ok(newest) if newest > own => CloseReason::ClosedByCn,
             Ok(_) | Err(NoAnswer::Gone) => CloseReason::CnDied,
-            Err(NoAnswer::Failed { address, cause }) => {
-                plane.routing.failed(&self.cn, &address, &cause);
+            Err(NoAnswer::Failed { address, cause, is_of_the_cn }) => {
+                if is_of_the_cn {
+                    plane.routing.failed(&self.cn, &address, &cause);
+                }
                 CloseReason::CnDied
             }
         }

@@ -122,7 +122,8 @@ impl Session {
 
     /// Lets the CN say what texts are parsed by now. False where the user may not ask.
     pub(super) async fn ask_for_parse(&mut self, ask: &str) -> Result<bool, CloseReason> {
-        match within(self.asker().execute(ask)).await {
+        // The client did not ask for this: it costs nobody the session that its CN stands still here.
+        match within_limit(TO_RESET, self.asker().execute(ask)).await {
             Ok(payload) => {
                 if let Ok(ok) = reply::Ok::read(&payload) {
                     self.link.mirror.learn(&ok);

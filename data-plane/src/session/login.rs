@@ -222,7 +222,7 @@ fn failed(
         plane.routing.failed(cn.name(), &cn.cn.address, &error.to_string());
     }
     if matches!(error, CnError::Slow(_)) {
-        plane.routing.doubt(cn.name(), &error.to_string());
+        plane.routing.doubt(cn.name(), &cn.cn.address, &error.to_string());
     }
     match error {
         CnError::Refused(err) | CnError::OnlyTheClient(err) if of_the_cn && may_try_another => Ok(Some(err)),

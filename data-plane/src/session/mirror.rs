@@ -348,7 +348,9 @@ impl Requested for Mirror {
             command::STMT_EXECUTE | command::STMT_BULK_EXECUTE | command::STMT_RESET => {
                 let id = command.statement();
                 self.set_long_data(id, false);
-                self.trackers(self.statements.trackers(id));
+                let hints = self.statements.hints(id);
+                self.hinted(hints);
+                self.trackers(hints.trackers());
             }
             command::QUIT => self.quit = true,
             command::STMT_CLOSE => self.statements.forget(command.statement()),
@@ -390,6 +392,9 @@ impl Answered for Mirror {
             // The changes that it announces are never sent.
             self.hints = self.hints.with(Hints::VARIABLES).with(Hints::USER_VARIABLES);
             self.statements.doubt_parse();
+            if self.hints.has(Hints::HIDDEN) {
+                self.statements.doubt_database();
+            }
         }
         self.may_ask = false;
         self.finished(pending, status);
@@ -444,8 +449,8 @@ impl Answered for Mirror {
 
     fn prepared(&mut self, statement: u32, _columns: u16, _params: u16) {
         let text = self.take_prepared();
-        let trackers = text.as_ref().map_or(Hints::none(), |text| sql::hints(text, true).trackers());
-        self.statements.prepared(statement, text, trackers);
+        let hints = text.as_ref().map_or(Hints::none(), |text| sql::hints(text, true));
+        self.statements.prepared(statement, text, hints);
     }
 
     fn done(&mut self, _pending: &Pending) {

@@ -214,8 +214,10 @@ pub(crate) fn begin(
     let mut mirror = Mirror::new(identity.database.as_deref());
     track::read(ok.changes, |change| mirror.change(change)).map_err(bad)?;
     mirror.forget_tracking();
-    if let Some(parse) = &admitted.parse {
-        mirror.learn(&reply::Ok::read(parse).map_err(bad)?);
+    match &admitted.parse {
+        Some(parse) => mirror.learn(&reply::Ok::read(parse).map_err(bad)?),
+        // A password that expired: the trackers could not be switched on.
+        None => mirror.missed(),
     }
     let payload = reply::Ok { changes: &changes, ..ok }.write();
     let responses = Responses::new(login::deprecates_eof(identity.capabilities), admitted.shown.clone());

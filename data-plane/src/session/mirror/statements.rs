@@ -71,8 +71,8 @@ pub(crate) struct Statement {
     long_data: bool,
     /// Its cursor is open.
     cursor: bool,
-    /// The trackers that its text names.
-    trackers: Hints,
+    /// What its text hints at.
+    hints: Hints,
 }
 
 /// The default database.
@@ -163,9 +163,9 @@ impl Statements {
         self.by_id.get_mut(&id)
     }
 
-    /// The trackers that the text of statement `id` names.
-    pub(super) fn trackers(&self, id: u32) -> Hints {
-        self.by_id.get(&self.about(id)).map_or(Hints::none(), |statement| statement.trackers)
+    /// What the text of statement `id` hints at.
+    pub(super) fn hints(&self, id: u32) -> Hints {
+        self.by_id.get(&self.about(id)).map_or(Hints::none(), |statement| statement.hints)
     }
 
     /// The default database is `database` now; an empty name is none.
@@ -186,12 +186,11 @@ impl Statements {
 
     /// Something happened that may have changed the variables, and nobody would tell.
     pub(super) fn doubt_parse(&mut self) {
+        // What waits may have been prepared between this and another change, which the next answer would not show.
+        self.lose_waiting();
         self.now = match std::mem::take(&mut self.now) {
             Now::Known(parse) | Now::Suspected(parse) => Now::Suspected(parse),
-            Now::Unknown => {
-                self.lose_waiting();
-                Now::Unknown
-            }
+            Now::Unknown => Now::Unknown,
         };
     }
 
@@ -228,7 +227,7 @@ impl Statements {
     }
 
     /// A statement was prepared as `id`, out of `text` where that could be kept until now.
-    pub(super) fn prepared(&mut self, id: u32, text: Option<Vec<u8>>, trackers: Hints) {
+    pub(super) fn prepared(&mut self, id: u32, text: Option<Vec<u8>>, hints: Hints) {
         self.last = id;
         self.forget(id);
         let text = text.filter(|text| self.text_kept + text.len() <= MOST_TEXT);
@@ -240,7 +239,7 @@ impl Statements {
         let context = self.context(id);
         self.lost += u32::from(context.parse == Under::Lost);
         let text = text.map(Vec::into_boxed_slice);
-        self.by_id.insert(id, Statement { text, context, long_data: false, cursor: false, trackers });
+        self.by_id.insert(id, Statement { text, context, long_data: false, cursor: false, hints });
     }
 
     /// What a statement that is prepared now is prepared under.
@@ -362,11 +361,18 @@ mod tests {
             statements.doubt_parse();
             assert!(!statements.is_to_ask(), "nothing waits for it");
             prepare(&mut statements, 1);
-            statements.doubt_parse();
             assert!(statements.is_to_ask());
             statements.learn(parse(answer));
             assert_eq!(under(&statements, 1).1, found);
         }
+        // Two doubts with a statement between them: there and back again would not show.
+        let mut statements = Statements::new(None);
+        statements.learn(parse("ANSI"));
+        statements.doubt_parse();
+        prepare(&mut statements, 1);
+        statements.doubt_parse();
+        statements.learn(parse("ANSI"));
+        assert_eq!(under(&statements, 1).1, "Lost");
         // Unknown and then doubted: the answer may be about what came between.
         let mut statements = Statements::new(None);
         prepare(&mut statements, 1);
