@@ -106,6 +106,20 @@ async fn a_wrong_password_of_the_service_account_is_told_and_mended_without_a_re
     Ok(())
 }
 
+/// Shunt can answer for a native password only: the CN asks it for another, and refuses.
+#[tokio::test]
+async fn a_service_account_of_another_plugin_is_told_and_takes_no_cn_out() -> Result<()> {
+    let cn = stand::own_cn(mariadb::Options::new()).await?;
+    cn.run(&["INSTALL SONAME 'auth_ed25519'"]).await?;
+    cn.run(&["CREATE USER p_shunt@'%' IDENTIFIED VIA ed25519 USING PASSWORD('secret')"]).await?;
+    cn.account("p_user", "%", "one").await?;
+    let mut shunt = poor_shunt(&cn, "p_shunt", "secret").await?;
+    logged(&mut shunt, "cn_account is refused").await?;
+    let session = Raw::login(shunt.address(), &Login::user("p_user").password("one")).await?;
+    assert_eq!(pins(&shunt, &session).await?, ["credentials unknown"]);
+    Ok(())
+}
+
 // === look-ups ===
 
 #[tokio::test]
