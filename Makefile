@@ -46,8 +46,8 @@ soak: ## the long runs
 	cargo build --locked --workspace
 	PATH="$(CURDIR)/.shunt/bin:$$PATH" SHUNT_TEST_REQUIRE=1 cargo test --locked --workspace -- --ignored soak --nocapture
 
-bench: ## what it costs, side by side with HAProxy; QUICK=1, CASE=name, LOGINS=n, LIST=1
-	@QUICK="$(QUICK)" CASE="$(CASE)" LOGINS="$(LOGINS)" LIST="$(LIST)" tests/bench/run.sh
+bench: ## what it costs, side by side with HAProxy; QUICK=1, CASE=name, LOGINS=n, IO=epoll, LIST=1
+	@QUICK="$(QUICK)" CASE="$(CASE)" LOGINS="$(LOGINS)" IO="$(IO)" LIST="$(LIST)" tests/bench/run.sh
 
 micro: ## instructions of the hot path, logins and routing, against the baseline; CASES="match pick"
 	@deploy/local/install.sh build micro

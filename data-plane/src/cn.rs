@@ -9,6 +9,7 @@
 pub(crate) mod finish;
 pub(crate) mod proxy_header;
 
+use crate::socket::{By, Socket};
 use crate::wire::{Packet, PacketStream, Peer, ReadError};
 use finish::Unfinished;
 use mysql_wire::capability::{self, Capabilities};
@@ -24,7 +25,6 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
 /// The longest packet that a CN may answer a login or a question with.
 const MAX_ANSWER: usize = 1 << 20;
@@ -167,9 +167,10 @@ pub(crate) async fn dial(
     address: &str,
     limit: Duration,
     client: Option<(SocketAddr, SocketAddr)>,
+    by: By,
 ) -> Result<Greeted, CnError> {
     let connect = async {
-        let mut socket = TcpStream::connect(address).await.map_err(CnError::Connect)?;
+        let mut socket = Socket::connect(address, by).await.map_err(CnError::Connect)?;
         set_options(&socket).map_err(CnError::Connect)?;
         if let Some((source, destination)) = client {
             socket.write_all(&proxy_header::v2(source, destination)).await?;

@@ -16,6 +16,8 @@ pub struct Config {
     pub allow_loopback_cns: bool,
     /// Threads that carry sessions.
     pub workers: usize,
+    /// How they wait for sockets.
+    pub io: Io,
     /// Where `/livez`, `/readyz` and `/metrics` are.
     pub admin: SocketAddr,
     /// The control plane's replicas, as URLs.
@@ -30,6 +32,18 @@ pub struct Config {
     pub cn_proxy_protocol: bool,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// How workers wait for sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Io {
+    /// By io_uring where the kernel lets them and several sessions share a worker, else by epoll.
+    #[default]
+    Auto,
+    /// By epoll.
+    Epoll,
+    /// By io_uring.
+    IoUring,
 }
 
 /// The service account on the CNs.
@@ -91,6 +105,9 @@ impl Config {
             server_version: server_version(&mysql),
             allow_loopback_cns: mysql.bool("allow_loopback_cns").unwrap_or(false),
             workers: workers(&mysql),
+            io: mysql
+                .word("io", &[("auto", Io::Auto), ("epoll", Io::Epoll), ("io_uring", Io::IoUring)])
+                .unwrap_or_default(),
             admin: root
                 .section("admin")
                 .listen("data")

@@ -20,6 +20,7 @@ mod routing;
 mod service;
 mod session;
 mod sessions;
+mod socket;
 mod wire;
 mod worker;
 
@@ -74,6 +75,9 @@ pub async fn run(
     let admin = TcpListener::from_std(listen(config.admin)?)?;
     let addresses = Bound { mysql: mysql.local_addr()?, admin: admin.local_addr()? };
     let most = listener::most_sessions(config.limits.sessions);
+    if config.io == config::Io::IoUring {
+        shunt_ring::probe().context("mysql.io is io_uring, which this kernel does not let us use")?;
+    }
 
     let refuses_loopback =
         !addresses.mysql.ip().is_loopback() && !config.cn_proxy_protocol && !config.allow_loopback_cns;

@@ -7,6 +7,7 @@
 
 use crate::cn;
 use crate::routing::Routing;
+use crate::socket::By;
 use parking_lot::Mutex;
 use shunt_proto::cn::CnId;
 use std::collections::HashMap;
@@ -97,7 +98,7 @@ async fn ask_while_somebody_waits(cn: CnId, routing: Arc<Routing>, limit: Durati
 
 async fn ask(cn: &CnId, routing: &Routing, limit: Duration) -> Answer {
     let address = routing.address(cn).ok_or(NoAnswer::Gone)?;
-    match cn::dial(&address, limit, None).await {
+    match cn::dial(&address, limit, None, By::Epoll).await {
         // The handshake is brought to its end in the background.
         Ok(greeted) => Ok(greeted.greeting.connection_id),
         Err(error) => {

@@ -10,6 +10,7 @@ use crate::accounts;
 use crate::cn::{self, CnConnection, CnError, Identity, Password};
 use crate::config::{CnAccount, Limits};
 use crate::routing::{Baseline, Routing};
+use crate::socket::By;
 use mysql_wire::capability::DEPRECATE_EOF;
 use mysql_wire::native::{Stage1, Stage2};
 use mysql_wire::reply;
@@ -292,7 +293,7 @@ impl Link {
         if let Some(kept) = self.connection.take().filter(|(to, _)| *to == address) {
             return Ok(kept);
         }
-        let greeted = cn::dial(&address, self.limits.cn_connect, None).await?;
+        let greeted = cn::dial(&address, self.limits.cn_connect, None, By::Epoll).await?;
         let identity = Identity {
             user: self.account.user.clone().into_bytes(),
             database: None,

@@ -17,27 +17,28 @@ use crate::ids::SessionIds;
 use crate::plane::Plane;
 use crate::routing::{Place, TenantPlace};
 use crate::sessions::{Enrolled, State, View};
+use crate::socket::{By, Socket};
 use crate::wire::PacketStream;
 use crate::worker::Worker;
 use close::{CloseReason, Closed};
 use inbox::{Farewell, Order};
 use relay::{Event, Link};
 use shunt_proto::cn::CnId;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// Carries a client from its first byte to its last.
-pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, client: SocketAddr) {
+pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, client: SocketAddr, by: By) {
     let plane = Rc::clone(&worker);
     let plane = &plane.plane;
     let begun = Instant::now();
     let Some(id) = OwnId::open(&plane.ids) else {
-        if let Ok(socket) = socket.into_std() {
-            welcome::refuse_full(socket);
-        }
-        return;
+        return welcome::refuse_full(socket);
+    };
+    let socket = match Socket::accepted(socket, by) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::warn!(%client, %error, "take over an accepted connection"),
     };
     let enrolled = worker.sessions.enrol(id.id, client);
     if let Some(order) = &*worker.closing.borrow() {
@@ -184,7 +185,7 @@ impl Session {
 mod tests {
     use super::*;
 
-    fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+    fn size<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 

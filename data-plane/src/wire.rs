@@ -2,10 +2,10 @@
 //!
 //! What was read ahead stays with the socket, so that nothing is lost when it goes on to forwarding.
 
+use crate::socket::Socket;
 use mysql_wire::packet::{self, HEADER, Header};
 use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 /// How much is asked of the socket at a time.
 const CHUNK: usize = 4096;
@@ -13,14 +13,14 @@ const CHUNK: usize = 4096;
 /// A socket, and what was read of it and not used.
 #[derive(Debug)]
 pub(crate) struct PacketStream {
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: Socket,
     unread: Vec<u8>,
 }
 
 /// A socket and its unread bytes, borrowed for a conversation.
 #[derive(Debug)]
 pub(crate) struct Peer<'a> {
-    pub(crate) socket: &'a mut TcpStream,
+    pub(crate) socket: &'a mut Socket,
     pub(crate) unread: &'a mut Vec<u8>,
 }
 
@@ -46,12 +46,12 @@ pub(crate) enum ReadError {
 }
 
 impl PacketStream {
-    pub(crate) const fn new(socket: TcpStream) -> Self {
+    pub(crate) const fn new(socket: Socket) -> Self {
         Self { socket, unread: Vec::new() }
     }
 
     /// The socket, and what was read ahead.
-    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>) {
+    pub(crate) fn into_parts(self) -> (Socket, Vec<u8>) {
         (self.socket, self.unread)
     }
 

@@ -5,21 +5,24 @@
 //!
 //! Must not know: MySQL.
 
+use crate::config::Io;
 use crate::kill::Found;
 use crate::plane::Plane;
 use crate::session::inbox::Order;
 use crate::session::relay::{BURST, Buffer};
 use crate::session::serve;
 use crate::sessions::{Sessions, State, Which};
+use crate::socket::By;
 use shunt_proto::pb;
+use shunt_ring::Installed;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
 /// What a worker is asked for.
@@ -65,6 +68,13 @@ pub(crate) struct Worker {
 /// A session's place on a worker: counts until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Seat(Arc<AtomicUsize>);
+
+impl Seat {
+    /// Whether its worker carries no other session.
+    fn is_alone(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 1
+    }
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
@@ -171,7 +181,11 @@ impl Workers {
 /// Carries sessions until the mailbox closes, on the thread that calls it.
 pub(crate) fn run(plane: Arc<Plane>, mut mailbox: Mailbox) -> std::io::Result<()> {
     let_others_finish();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(shunt_ring::submit)
+        .on_thread_unpark(shunt_ring::complete)
+        .build_local(LocalOptions::default())?;
     let worker = Rc::new(Worker {
         plane,
         sessions: Rc::default(),
@@ -179,14 +193,23 @@ pub(crate) fn run(plane: Arc<Plane>, mut mailbox: Mailbox) -> std::io::Result<()
         totals: Rc::default(),
         closing: RefCell::default(),
     });
-    let local = LocalSet::new();
-    local.spawn_local(tick());
-    local.block_on(&runtime, async move {
+    runtime.block_on(async move {
+        let _ring = ring(worker.plane.config.io);
+        tokio::task::spawn_local(tick());
         while let Some(message) = mailbox.recv().await {
             worker.take(message);
         }
     });
     Ok(())
+}
+
+/// The ring of this thread's sockets, where they are to have one and the kernel lets them.
+fn ring(io: Io) -> Option<Installed> {
+    if io == Io::Epoll {
+        return None;
+    }
+    let ring = Installed::new();
+    ring.inspect_err(|error| tracing::info!(%error, "no io_uring here: sockets are waited for by epoll")).ok()
 }
 
 /// Asks the scheduler not to interrupt others for this thread (SCHED_BATCH). Where cores are shared and busy, a worker
@@ -250,12 +273,9 @@ impl Worker {
 
     fn accept(self: &Rc<Self>, socket: std::net::TcpStream, client: SocketAddr, seat: Seat) {
         let worker = Rc::clone(self);
-        let socket = match tokio::net::TcpStream::from_std(socket) {
-            Ok(socket) => socket,
-            Err(error) => return tracing::warn!(%client, %error, "take over an accepted connection"),
-        };
         tokio::task::spawn_local(async move {
-            serve(worker, socket, client).await;
+            let by = By::of_session(worker.plane.config.io, seat.is_alone());
+            serve(worker, socket, client, by).await;
             drop(seat);
         });
     }

@@ -5,6 +5,7 @@ use super::inbox::Farewell;
 use crate::newest::NoAnswer;
 use crate::service::{ServiceError, Target};
 use crate::sessions::View;
+use crate::socket::Socket;
 use crate::wire::ReadError;
 use mysql_wire::command;
 use mysql_wire::packet;
@@ -13,7 +14,6 @@ use mysql_wire::request::Violation;
 use mysql_wire::response::Desync;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 /// How long a client that was told goodbye may take to read it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -250,7 +250,7 @@ impl Session {
 }
 
 /// Reads what a client sends to a closed session, for a while: a reset would take the last word away from it.
-async fn linger(client: &mut TcpStream) {
+async fn linger(client: &mut Socket) {
     let mut thrown_away = [0; 1024];
     let read = async { while matches!(client.read(&mut thrown_away).await, Ok(1..)) {} };
     let _ = tokio::time::timeout(LINGER, read).await;

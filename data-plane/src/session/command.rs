@@ -8,6 +8,7 @@ use super::{Session, welcome};
 use crate::cn::{Asker, CnConnection, CnError, Column, Identity};
 use crate::ids;
 use crate::kill::{self, Outcome};
+use crate::socket::Socket;
 use crate::wire::{Peer, ReadError};
 use mysql_wire::command;
 use mysql_wire::login::ChangeUser;
@@ -225,6 +226,7 @@ impl Session {
             proof: Proof::Relay(!change.auth.is_empty()),
             client: self.view().client,
             listener: self.login.listener,
+            by: self.link.client.by(),
             counted_for: Some(tenant),
         };
         let mut peer = self.link.client_peer();
@@ -354,7 +356,7 @@ async fn within_limit<T>(
 }
 
 /// Says goodbye on a connection that nobody uses any more.
-fn goodbye(mut socket: tokio::net::TcpStream) {
+fn goodbye(mut socket: Socket) {
     tokio::task::spawn_local(async move {
         let mut unread = Vec::new();
         let mut peer = Peer { socket: &mut socket, unread: &mut unread };

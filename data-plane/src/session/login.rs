@@ -13,6 +13,7 @@ use crate::cn::{self, CnConnection, CnError, Identity, Password, RelayError};
 use crate::plane::Plane;
 use crate::routing::{Place, TenantPlace};
 use crate::service::READY;
+use crate::socket::By;
 use crate::wire::{Peer, ReadError};
 use mysql_wire::capability::{CLIENT_MYSQL, DEPRECATE_EOF, PLUGIN_AUTH, SESSION_TRACK};
 use mysql_wire::native::{self, Stage1};
@@ -50,6 +51,8 @@ pub(crate) struct Asked {
     pub(crate) client: SocketAddr,
     /// Where the client connected to, for the PROXY header.
     pub(crate) listener: SocketAddr,
+    /// What the connection to the CN is waited for by: as the client's.
+    pub(crate) by: By,
     /// The tenant for which the session is counted already.
     pub(crate) counted_for: Option<String>,
 }
@@ -290,7 +293,7 @@ async fn log_in(
 
 async fn dial(plane: &Plane, asked: &Asked, cn: &RoutedCn) -> Result<cn::Greeted, CnError> {
     let header = plane.config.cn_proxy_protocol.then_some((asked.client, asked.listener));
-    let greeted = cn::dial(&cn.cn.address, plane.config.limits.cn_connect, header).await?;
+    let greeted = cn::dial(&cn.cn.address, plane.config.limits.cn_connect, header, asked.by).await?;
     plane.routing.greeted(cn.name(), &greeted.greeting);
     Ok(greeted)
 }

@@ -9,6 +9,7 @@
 use super::inbox::{Inbox, Order};
 use super::mirror::{Mirror, PinReason, Transaction};
 use crate::sessions::{State, View};
+use crate::socket::Socket;
 use crate::wire::Peer;
 use crate::worker::Totals;
 use mysql_wire::packet::HEADER;
@@ -24,7 +25,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 /// Bytes of a worker's buffer, and so of a burst.
@@ -74,8 +74,8 @@ pub(crate) struct Passed {
 /// A client and its CN, joined.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) client: TcpStream,
-    pub(crate) cn: TcpStream,
+    pub(crate) client: Socket,
+    pub(crate) cn: Socket,
     requests: Requests,
     responses: Responses,
     pub(crate) mirror: Mirror,
@@ -109,8 +109,8 @@ pub(crate) type Buffer = Rc<RefCell<Vec<u8>>>;
 
 impl Link {
     pub(crate) fn new(
-        client: (TcpStream, Vec<u8>),
-        cn: (TcpStream, Vec<u8>),
+        client: (Socket, Vec<u8>),
+        cn: (Socket, Vec<u8>),
         responses: Responses,
         mirror: Mirror,
         view: Rc<View>,
@@ -200,12 +200,7 @@ impl Link {
     }
 
     /// Puts another CN in the place of this one, and gives the old one's socket.
-    pub(crate) fn swap(
-        &mut self,
-        cn: (TcpStream, Vec<u8>),
-        responses: Responses,
-        mirror: Mirror,
-    ) -> TcpStream {
+    pub(crate) fn swap(&mut self, cn: (Socket, Vec<u8>), responses: Responses, mirror: Mirror) -> Socket {
         self.responses = responses;
         self.mirror = mirror;
         self.counted = 0;
@@ -249,6 +244,8 @@ impl Link {
             }
         }
         cx.waker().wake_by_ref();
+        // The thread may not sleep for long: what this and other sessions wait for goes to the kernel all the same.
+        shunt_ring::submit();
         Poll::Pending
     }
 
@@ -457,7 +454,7 @@ impl Link {
 }
 
 /// Writes `bytes`, behind nothing; what does not go is kept in `later`.
-fn write(socket: &mut TcpStream, later: &mut Vec<u8>, bytes: &[u8], cx: &mut Context<'_>) {
+fn write(socket: &mut Socket, later: &mut Vec<u8>, bytes: &[u8], cx: &mut Context<'_>) {
     let mut rest = bytes;
     if later.is_empty() {
         while !rest.is_empty() {
@@ -472,7 +469,7 @@ fn write(socket: &mut TcpStream, later: &mut Vec<u8>, bytes: &[u8], cx: &mut Con
     later.extend_from_slice(rest);
 }
 
-fn flush(socket: &mut TcpStream, later: &mut Vec<u8>, cx: &mut Context<'_>) -> bool {
+fn flush(socket: &mut Socket, later: &mut Vec<u8>, cx: &mut Context<'_>) -> bool {
     if later.is_empty() {
         return false;
     }
@@ -482,7 +479,7 @@ fn flush(socket: &mut TcpStream, later: &mut Vec<u8>, cx: &mut Context<'_>) -> b
 }
 
 /// Whether the peer closed its side, looked at without reading.
-fn hung_up(socket: &TcpStream) -> bool {
+fn hung_up(socket: &Socket) -> bool {
     let flags = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
     let mut fds = [PollFd::new(socket, flags)];
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -157,6 +157,7 @@ async fn authenticate(
         proof,
         client: view.client,
         listener,
+        by: client.socket.by(),
         counted_for: None,
     };
     let mut admitted = login::admit(plane, &asked, &mut client.peer(), seq).await?;

@@ -5,7 +5,7 @@ use crate::case::{Case, Count, Work, all};
 use crate::memory;
 use crate::report::{Row, table};
 use crate::rounds::{self, Command, Measured, Plan, warm_up};
-use crate::stand::Stand;
+use crate::stand::{Io, Stand};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde_json::Value;
@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// Logins of the case that counts what they leave behind.
     #[arg(long)]
     logins: Option<u64>,
+    /// What Shunt waits for sockets by.
+    #[arg(long, value_enum, default_value_t)]
+    io: Io,
     /// Where the results go.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -37,7 +40,7 @@ const ATTEMPTS: u32 = 3;
 impl Options {
     fn plan(&self) -> Plan {
         let (rounds, seconds, logins) = if self.quick { (3, 2, 5000) } else { (5, 4, 100_000) };
-        Plan { rounds, seconds, logins: self.logins.unwrap_or(logins) }
+        Plan { rounds, seconds, logins: self.logins.unwrap_or(logins), io: self.io }
     }
 
     /// Noise is no reason to repeat when that would take the whole run past this.
@@ -89,6 +92,7 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
     let folder = options.folder()?;
     let mut about = about::machine(options.quick);
     let plan = options.plan();
+    about["io"] = plan.io.word().into();
     let began = Instant::now();
     let (mut stand, mut rows, mut failed) = (None, Vec::new(), Vec::new());
     for (n, case) in cases.iter().enumerate() {
@@ -164,7 +168,7 @@ async fn once(case: &Case, stand: &mut Option<Stand>, plan: &Plan) -> Result<Mea
         other => {
             // Ended before the next one begins: two would share the cores.
             drop(other);
-            let stand = stand.insert(Stand::start(case.cn).await.context("start the servers")?);
+            let stand = stand.insert(Stand::start(case.cn, plan.io).await.context("start the servers")?);
             warm_up(stand).await?;
             stand
         }
@@ -185,7 +189,7 @@ mod tests {
 
     fn options(quick: bool, case: &[&str]) -> Options {
         let case = case.iter().map(|case| (*case).to_owned()).collect();
-        Options { quick, case, logins: None, out: PathBuf::from("nowhere") }
+        Options { quick, case, logins: None, io: Io::Auto, out: PathBuf::from("nowhere") }
     }
 
     #[test]

@@ -59,7 +59,32 @@ pub(crate) struct Stand {
     haproxy: HaProxy,
     shunt: Shunt,
     cn: Cn,
+    io: Io,
     folder: TempDir,
+}
+
+/// What Shunt waits for sockets by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Io {
+    /// As shipped.
+    #[default]
+    Auto,
+    /// Never by io_uring.
+    Epoll,
+    /// Always by io_uring.
+    #[value(name = "io_uring")]
+    IoUring,
+}
+
+impl Io {
+    /// The word of the configuration.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Epoll => "epoll",
+            Self::IoUring => "io_uring",
+        }
+    }
 }
 
 impl Stand {
@@ -67,15 +92,15 @@ impl Stand {
     ///
     /// # Errors
     /// Something is not installed or not built, or did not come up.
-    pub(crate) async fn start(kind: CnKind) -> Result<Self> {
+    pub(crate) async fn start(kind: CnKind, io: Io) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("shunt-bench-").tempdir_in("/var/tmp")?;
         let cn = match kind {
             CnKind::MariaDb => Cn::MariaDb(mariadb().await?),
             CnKind::Fake => fake(&folder).await?,
         };
         let haproxy = HaProxy::start(cn.address(), folder.path()).await?;
-        let shunt = shunt(cn.address()).await?;
-        Ok(Self { kind, haproxy, shunt, cn, folder })
+        let shunt = shunt(cn.address(), io).await?;
+        Ok(Self { kind, haproxy, shunt, cn, io, folder })
     }
 
     /// Which kind of CN is behind.
@@ -89,7 +114,7 @@ impl Stand {
     /// It did not come up.
     pub(crate) async fn fresh_proxies(&mut self) -> Result<()> {
         self.haproxy = HaProxy::start(self.cn.address(), self.folder.path()).await?;
-        self.shunt = shunt(self.cn.address()).await?;
+        self.shunt = shunt(self.cn.address(), self.io).await?;
         Ok(())
     }
 
@@ -177,6 +202,6 @@ async fn fake(folder: &TempDir) -> Result<Cn> {
 }
 
 /// Shunt as a user runs it: its two programs, default settings, the service account.
-async fn shunt(cn: SocketAddr) -> Result<Shunt> {
-    Setup::new().cn("cn-1", cn).cn_account("shunt", "shunt").planes(1).await
+async fn shunt(cn: SocketAddr, io: Io) -> Result<Shunt> {
+    Setup::new().cn("cn-1", cn).cn_account("shunt", "shunt").set("mysql.io", io.word()).planes(1).await
 }

@@ -181,6 +181,12 @@ fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
+/// What data planes of tests wait for sockets by, unless one says otherwise: `SHUNT_TEST_IO`, or io_uring. As shipped,
+/// few sessions would not use it.
+fn io() -> String {
+    std::env::var("SHUNT_TEST_IO").unwrap_or_else(|_| "io_uring".to_owned())
+}
+
 impl Plane {
     fn new(folder: &TempDir, name: &str, program: &'static str, config: &Value) -> Result<Self> {
         let path = folder.path().join(format!("{name}.yaml"));
@@ -193,7 +199,7 @@ impl Plane {
 
     fn standalone(folder: &TempDir, setup: &Setup, api: SocketAddr) -> Result<Self> {
         let own = json!({
-            "mysql": { "listen": loopback().to_string() },
+            "mysql": { "listen": loopback().to_string(), "io": io() },
             "api": { "listen": api.to_string() },
             "admin": { "control": loopback().to_string(), "data": loopback().to_string() },
             "store": { "embedded": folder.path().join("store").display().to_string() },
@@ -215,7 +221,7 @@ impl Plane {
     fn data(folder: &TempDir, setup: &Setup, api: SocketAddr, n: usize) -> Result<Self> {
         let name = format!("data-{n}");
         let own = json!({
-            "mysql": { "listen": loopback().to_string() },
+            "mysql": { "listen": loopback().to_string(), "io": io() },
             "admin": { "data": loopback().to_string() },
             "control": { "endpoints": [format!("http://{api}")] },
             "state": folder.path().join(&name).display().to_string(),

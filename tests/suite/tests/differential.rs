@@ -166,24 +166,25 @@ async fn a_cn_does_not_differ_from_itself() -> Result<()> {
 }
 
 /// A Shunt in front of this CN alone.
-async fn shunt(cn: &MariaDb) -> Result<Shunt> {
+async fn shunt(cn: &MariaDb, io: &str) -> Result<Shunt> {
     cn.service_account().await?;
-    Setup::new().cn("cn-1", cn.address()).cn_account("shunt", "shunt").standalone().await
+    let setup = Setup::new().cn("cn-1", cn.address()).cn_account("shunt", "shunt");
+    setup.set("mysql.io", io).standalone().await
 }
 
-/// Through Shunt, where the CN tells every client of every change (the trackers are on globally).
+/// Through Shunt over io_uring, where the CN tells every client of every change (the trackers are on globally).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shunt_does_not_differ_from_its_cn() -> Result<()> {
     let cn = cn(true).await?;
-    let shunt = shunt(&cn).await?;
+    let shunt = shunt(&cn, "io_uring").await?;
     Comparison::new(&cn, shunt.address(), patience()).await?.must_agree(seeds(500)).await
 }
 
-/// Through Shunt, where the CN is as MariaDB comes, and Shunt switches the trackers on in each login.
+/// Through Shunt over epoll, where the CN is as MariaDB comes, and Shunt switches the trackers on in each login.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shunt_does_not_differ_from_a_cn_as_it_comes() -> Result<()> {
     let cn = cn(false).await?;
-    let shunt = shunt(&cn).await?;
+    let shunt = shunt(&cn, "epoll").await?;
     Comparison::new(&cn, shunt.address(), patience()).await?.must_agree(seeds(500)).await
 }
 

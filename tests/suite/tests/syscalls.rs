@@ -23,7 +23,7 @@ impl Trace {
         let file = folder.join("trace");
         let said = folder.join("strace");
         let strace = Command::new("strace")
-            .args(["-f", "-yy", "-e", "trace=network,read,write,readv,writev", "-o"])
+            .args(["-f", "-yy", "-e", "trace=network,read,write,readv,writev,io_uring_enter", "-o"])
             .arg(&file)
             .args(["-p", &process.to_string()])
             .stderr(Stdio::from(std::fs::File::create(&said)?))
@@ -42,14 +42,19 @@ impl Trace {
     }
 
     /// The calls on sockets whose ends are `one` and `other`, in their order, with what they returned.
-    async fn calls(mut self, one: SocketAddr, other: SocketAddr) -> Result<Vec<(String, i64)>> {
+    async fn calls(self, one: SocketAddr, other: SocketAddr) -> Result<Vec<(String, i64)>> {
+        let ends = [format!("{one}->{other}"), format!("{other}->{one}")];
+        let calls = self.all().await?.into_iter();
+        calls.filter(|line| ends.iter().any(|ends| line.contains(ends))).map(|line| read(&line)).collect()
+    }
+
+    /// All calls, in their order.
+    async fn all(mut self) -> Result<Vec<String>> {
         let id = rustix::process::Pid::from_child(&self.strace);
         rustix::process::kill_process(id, rustix::process::Signal::INT)?;
         self.strace.wait()?;
         let text = std::fs::read_to_string(&self.file)?;
-        let ends = [format!("{one}->{other}"), format!("{other}->{one}")];
-        let calls = whole_lines(&text).into_iter().filter(|line| ends.iter().any(|ends| line.contains(ends)));
-        calls.map(|line| read(&line)).collect()
+        Ok(whole_lines(&text))
     }
 }
 
@@ -98,9 +103,9 @@ fn count(calls: &[(String, i64)], name: &str) -> usize {
     calls.iter().filter(|(called, _)| called == name).count()
 }
 
-async fn traced_shunt() -> Result<(Shunt, SocketAddr)> {
+async fn traced_shunt(io: &str) -> Result<(Shunt, SocketAddr)> {
     let cn = shared_cn().await;
-    Ok((setup().cn("cn-1", cn.address()).planes(1).await?, cn.address()))
+    Ok((setup().cn("cn-1", cn.address()).set("mysql.io", io).planes(1).await?, cn.address()))
 }
 
 /// The session's two connections: its own to the data plane, and the data plane's to the CN, which the CN knows.
@@ -116,7 +121,7 @@ async fn a_burst_is_one_read_and_one_write_in_each_direction() -> Result<()> {
     const QUERIES: usize = 200;
     let folder = tempfile::tempdir()?;
     for what in ["text", "prepared", "pipelined"] {
-        let (mut shunt, cn) = traced_shunt().await?;
+        let (mut shunt, cn) = traced_shunt("epoll").await?;
         let mut session = login(&shunt, &app()).await?;
         let [client_side, cn_side] = ends(&mut session, &shunt, cn).await?;
         let statement = session.prepare("SELECT ?").await?;
@@ -149,5 +154,38 @@ async fn a_burst_is_one_read_and_one_write_in_each_direction() -> Result<()> {
         }
         shunt.stop().await?;
     }
+    Ok(())
+}
+
+/// Over io_uring a read and a write are entries of a queue: one of each for a burst in each direction, and no call
+/// that shows the kernel less than both.
+#[tokio::test]
+async fn over_io_uring_a_burst_is_one_read_and_one_write_in_each_direction_and_half_a_call() -> Result<()> {
+    const QUERIES: usize = 200;
+    let folder = tempfile::tempdir()?;
+    let (mut shunt, cn) = traced_shunt("io_uring").await?;
+    let mut session = login(&shunt, &app()).await?;
+    let ends = ends(&mut session, &shunt, cn).await?;
+    let data_plane = shunt.planes.last_mut().context("a data plane")?.process()?.id();
+    let trace = Trace::attach(data_plane, folder.path()).await?;
+    for n in 0..QUERIES {
+        assert_eq!(session.value(format!("SELECT {n}")).await?, n.to_string());
+    }
+    let lines = trace.all().await?;
+    for (one, other) in ends {
+        let own = [format!("{one}->{other}"), format!("{other}->{one}")];
+        let own: Vec<_> = lines.iter().filter(|line| own.iter().any(|ends| line.contains(ends))).collect();
+        assert!(own.is_empty(), "{own:?}");
+    }
+    let shown: Vec<i64> = lines
+        .iter()
+        .filter(|line| line.trim_start().starts_with("io_uring_enter"))
+        .map(|line| read(line).map(|(_, entries)| entries))
+        .collect::<Result<_>>()?;
+    // The first or the last may have been before strace, or after it.
+    let entries: i64 = shown.iter().sum();
+    assert!((4 * QUERIES as i64 - 4..=4 * QUERIES as i64).contains(&entries), "{entries} entries");
+    assert!((2 * QUERIES - 2..=2 * QUERIES).contains(&shown.len()), "{} calls", shown.len());
+    shunt.stop().await?;
     Ok(())
 }
