@@ -198,6 +198,8 @@ pub(crate) fn run(plane: Arc<Plane>, mut mailbox: Mailbox) -> std::io::Result<()
         tokio::task::spawn_local(tick());
         while let Some(message) = mailbox.recv().await {
             worker.take(message);
+            // Messages that come without a pause keep the thread from sleeping.
+            shunt_ring::submit();
         }
     });
     Ok(())
@@ -276,6 +278,8 @@ impl Worker {
         tokio::task::spawn_local(async move {
             let by = By::of_session(worker.plane.config.io, seat.is_alone());
             serve(worker, socket, client, by).await;
+            // A goodbye may still be in the queue when nobody waits for this session any more.
+            shunt_ring::submit();
             drop(seat);
         });
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 pub(crate) const GROUP: u16 = 0;
 
 /// Bytes of a buffer. A burst that is longer is read on by the socket itself, into its reader's memory.
-pub(crate) const SIZE: usize = 8 * 1024;
+pub(crate) const SIZE: usize = 16 * 1024;
 
 /// Buffers of a thread; a power of two. Where more bursts come at once than there are buffers, the rest is read without
 /// one, by a call each.

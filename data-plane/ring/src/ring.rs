@@ -56,6 +56,8 @@ pub(crate) struct Ring {
     slots: Slab<Slot>,
     /// Those whose bytes came since the last sleep, and may not have been read.
     came: Vec<u32>,
+    /// Those of whose bytes the kernel took a part only.
+    unsent: Vec<u32>,
     /// Memory of writes that are over.
     spare: Vec<Vec<u8>>,
     /// Who is to be woken as soon as the ring is not borrowed any more.
@@ -119,6 +121,7 @@ pub fn is_installed() -> bool {
 pub fn submit() {
     with_here(|ring| {
         ring.free_buffers();
+        ring.send_rest();
         ring.show();
         ring.take_completed();
     });
@@ -126,7 +129,10 @@ pub fn submit() {
 
 /// Wakes those whose reads and writes are complete. After a thread slept.
 pub fn complete() {
-    with_here(Ring::take_completed);
+    with_here(|ring| {
+        ring.take_completed();
+        ring.send_rest();
+    });
 }
 
 /// Does something with this thread's ring, if it has one, and wakes who is to be woken.
@@ -188,7 +194,7 @@ impl Ring {
     fn new() -> io::Result<Self> {
         let mut builder = IoUring::builder();
         // One thread uses it, and is not interrupted for what completes: it looks when it is about to sleep.
-        builder.setup_single_issuer().setup_coop_taskrun().setup_cqsize(COMPLETIONS);
+        builder.setup_single_issuer().setup_coop_taskrun().setup_submit_all().setup_cqsize(COMPLETIONS);
         let ring = builder.build(QUEUE)?;
         let buffers = Buffers::register(&ring)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -198,6 +204,7 @@ impl Ring {
             buffers,
             slots: Slab::new(),
             came: Vec::new(),
+            unsent: Vec::new(),
             spare: Vec::new(),
             woken: Vec::new(),
         })
@@ -299,6 +306,17 @@ impl Ring {
         }
     }
 
+    /// Sends on what the kernel took only a part of.
+    fn send_rest(&mut self) {
+        for key in std::mem::take(&mut self.unsent) {
+            match self.slots.get(key as usize).map(|slot| slot.is_left) {
+                Some(false) => self.send_on(key),
+                Some(true) => self.give_up_rest(key),
+                None => {}
+            }
+        }
+    }
+
     /// Bytes that nobody read since they came are moved out of their buffers: a peer that takes nothing must not keep
     /// those that all sockets of the thread share.
     fn free_buffers(&mut self) {
@@ -309,6 +327,15 @@ impl Ring {
                 self.buffers.give_back(piece.buffer);
                 slot.reading = Reading::Moved { bytes, read: 0 };
             }
+        }
+    }
+
+    /// Of a socket that is left the kernel took as much as it had room for: what a closed one would have sent.
+    fn give_up_rest(&mut self, key: u32) {
+        let slot = &mut self.slots[key as usize];
+        slot.writing = Writing::Failed(Errno::CANCELED.raw_os_error());
+        if !slot.is_under_way() {
+            self.forget(key);
         }
     }
 
@@ -390,11 +417,7 @@ impl Ring {
             return slot.connected(result);
         }
         match slot.sent(result) {
-            Sent::More if slot.is_left => {
-                // As much as the kernel had room for: what a closed socket would have sent.
-                slot.writing = Writing::Failed(Errno::CANCELED.raw_os_error());
-            }
-            Sent::More => self.send_on(key),
+            Sent::More => self.unsent.push(key),
             Sent::Over(Some(mut memory)) if self.spare.len() < SPARE => {
                 memory.clear();
                 self.spare.push(memory);

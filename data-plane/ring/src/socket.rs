@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::poll_proceed;
 
 /// What is copied and given to the ring. More is written by a call of its own, without a copy.
 const COPIED: usize = 4 * 1024;
@@ -21,7 +22,8 @@ const WAITING: usize = 64 * 1024;
 
 /// A connection of this thread's ring. On any other thread it fails.
 ///
-/// Dropped, it is closed; what was written before is on its way, as far as the kernel has room for it.
+/// Dropped, it is closed; what was written before is on its way, as far as the kernel has room for it: flush it to be
+/// sure that there is.
 #[derive(Debug)]
 pub struct Socket {
     fd: Arc<OwnedFd>,
@@ -129,6 +131,8 @@ impl AsyncRead for Socket {
         if to.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        // A peer that always has something must not keep the thread for itself.
+        let coop = ready!(poll_proceed(cx));
         let this = self.get_mut();
         this.with(|ring| {
             match ring.slot(this.key).reading {
@@ -136,13 +140,15 @@ impl AsyncRead for Socket {
                 Reading::Failed(error) => return Poll::Ready(Err(io::Error::from_raw_os_error(error))),
                 Reading::Idle | Reading::Came(_) | Reading::Moved { .. } => {
                     if let Poll::Ready(read) = this.read_on(ring, to) {
+                        coop.made_progress();
                         return Poll::Ready(read);
                     }
+                    // Before it is asked for: it may come at once.
+                    wait(&mut ring.slot(this.key).reader, cx.waker());
                     ring.receive(this.key);
                 }
-                Reading::UnderWay => {}
+                Reading::UnderWay => wait(&mut ring.slot(this.key).reader, cx.waker()),
             }
-            wait(&mut ring.slot(this.key).reader, cx.waker());
             Poll::Pending
         })?
     }
@@ -150,6 +156,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let coop = ready!(poll_proceed(cx));
         let this = self.get_mut();
         this.with(|ring| {
             let slot = ring.slot(this.key);
@@ -164,6 +171,7 @@ impl AsyncWrite for Socket {
             if bytes.is_empty() {
                 return Poll::Ready(Ok(0));
             }
+            coop.made_progress();
             if bytes.len() > COPIED {
                 match rustix::net::send(&*this.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                     Ok(n) => return Poll::Ready(Ok(n)),
@@ -177,27 +185,26 @@ impl AsyncWrite for Socket {
         })?
     }
 
-    /// As that of a TCP connection: what was written is on its way.
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Until the kernel has taken what was written: it delivers it then, also when the socket is dropped.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|ring| {
+            let slot = ring.slot(self.key);
+            match slot.writing {
+                Writing::Idle => Poll::Ready(Ok(())),
+                Writing::Failed(error) => Poll::Ready(Err(io::Error::from_raw_os_error(error))),
+                Writing::UnderWay { .. } | Writing::Connecting(_) => {
+                    wait(&mut slot.writer, cx.waker());
+                    Poll::Pending
+                }
+            }
+        })?
     }
 
     /// Behind what was written.
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let is_idle = this.with(|ring| {
-            let slot = ring.slot(this.key);
-            let idle = !matches!(slot.writing, Writing::UnderWay { .. } | Writing::Connecting(_));
-            if !idle {
-                wait(&mut slot.writer, cx.waker());
-            }
-            idle
-        })?;
-        if is_idle {
-            Poll::Ready(Ok(rustix::net::shutdown(&*this.fd, Shutdown::Write)?))
-        } else {
-            Poll::Pending
-        }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What cannot be told any more does not keep it from its end.
+        let _ = ready!(self.as_mut().poll_flush(cx));
+        Poll::Ready(Ok(rustix::net::shutdown(&*self.fd, Shutdown::Write)?))
     }
 }
 

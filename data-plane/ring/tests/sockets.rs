@@ -4,8 +4,11 @@ mod common;
 
 use common::{bytes, pair, poll_once, with_ring};
 use shunt_ring::Socket;
+use std::future::Future;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::spawn_local;
@@ -100,6 +103,101 @@ fn more_sockets_than_buffers_are_read_all_also_those_that_wait_for_their_reader(
             socket.read_to_end(&mut back).await.unwrap();
             assert!(back == bytes(i + 1), "socket {i}");
         }
+    });
+}
+
+#[test]
+fn more_is_under_way_in_one_turn_than_the_kernel_has_room_to_tell_of() {
+    const PAIRS: usize = 3000;
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let all = rustix::process::Rlimit { current: files.maximum, maximum: files.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, all).unwrap();
+    with_ring(|| async {
+        let mut pairs = Vec::new();
+        for _ in 0..PAIRS {
+            let (socket, mut peer) = pair().await;
+            // What is to be read is there before anybody asks.
+            peer.write_all(b"here").unwrap();
+            pairs.push((socket, peer));
+        }
+        // 6,000 completions before any of them is looked at.
+        let mut waiting: Vec<_> = pairs.iter_mut().map(|(socket, _)| Echo::new(socket)).collect();
+        for echo in &mut waiting {
+            assert!(poll_once(echo).await.is_none(), "it was told at once");
+        }
+        for echo in waiting {
+            echo.await;
+        }
+        for (_, peer) in &mut pairs {
+            let mut told = [0; 4];
+            peer.read_exact(&mut told).unwrap();
+            assert_eq!(&told, b"here");
+        }
+    });
+}
+
+/// Says something, and waits for as much.
+struct Echo<'a>(Pin<Box<dyn Future<Output = ()> + 'a>>);
+
+impl<'a> Echo<'a> {
+    fn new(socket: &'a mut Socket) -> Self {
+        Self(Box::pin(async move {
+            socket.write_all(b"here").await.unwrap();
+            let mut heard = [0; 4];
+            socket.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"here");
+        }))
+    }
+}
+
+impl Future for Echo<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+#[test]
+fn what_was_flushed_arrives_whole_also_behind_a_drop() {
+    with_ring(|| async {
+        // Of many sizes: with some of them the end is what the kernel has no room for.
+        for size in (1 << 20..8 << 20).step_by(512 << 10) {
+            let (mut socket, mut peer) = pair().await;
+            let sent = bytes(size);
+            let slow = elsewhere(move || {
+                std::thread::spawn(move || {
+                    let mut heard = Vec::new();
+                    peer.read_to_end(&mut heard).map(|_| heard)
+                })
+            });
+            let write = async {
+                socket.write_all(&sent).await.unwrap();
+                socket.flush().await.unwrap();
+                drop(socket);
+            };
+            let (slow, ()) = tokio::join!(slow, write);
+            let heard = elsewhere(move || slow.join()).await.unwrap().unwrap();
+            assert!(heard == sent, "{size} bytes arrived otherwise");
+        }
+    });
+}
+
+#[test]
+fn a_flush_waits_for_a_peer_that_takes_nothing() {
+    with_ring(|| async {
+        let (mut socket, mut peer) = pair().await;
+        let stuck = vec![7; 32 << 20];
+        let write = tokio::time::timeout(Duration::from_millis(50), socket.write_all(&stuck)).await;
+        assert!(write.is_err(), "the kernel took 32 MiB");
+        assert!(poll_once(socket.flush()).await.is_none());
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all.len())
+        });
+        socket.flush().await.unwrap();
+        drop(socket);
+        assert!(elsewhere(move || reader.join()).await.unwrap().unwrap() > 0);
     });
 }
 

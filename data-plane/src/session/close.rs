@@ -252,6 +252,12 @@ impl Session {
 /// Reads what a client sends to a closed session, for a while: a reset would take the last word away from it.
 async fn linger(client: &mut Socket) {
     let mut thrown_away = [0; 1024];
-    let read = async { while matches!(client.read(&mut thrown_away).await, Ok(1..)) {} };
+    let read = async {
+        while matches!(client.read(&mut thrown_away).await, Ok(1..)) {
+            // One that sends without a pause must not keep the thread for itself.
+            shunt_ring::submit();
+            tokio::task::yield_now().await;
+        }
+    };
     let _ = tokio::time::timeout(LINGER, read).await;
 }

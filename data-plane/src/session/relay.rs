@@ -2,7 +2,7 @@
 //!
 //! One read and one write a burst in each direction, through a buffer of the worker's: an idle session holds none. What
 //! cannot be written at once is kept until it can, and nothing more is read from the other side meanwhile, so that a
-//! session holds about one burst for each direction at most. Both sockets are polled always.
+//! session holds about two bursts for each direction at most. Both sockets are polled always.
 //!
 //! Must not know: why this CN, what becomes of a session whose relay ends.
 
@@ -89,8 +89,10 @@ pub(crate) struct Link {
     cn_held: Vec<u8>,
     to_client: Vec<u8>,
     to_cn: Vec<u8>,
-    /// Runs while something cannot be written, and while the client is not read.
+    /// Runs while something cannot be written, or is not told, and while the client is not read.
     still_there: Option<Pin<Box<Sleep>>>,
+    /// The CN closed, and the client was not told all that it said.
+    has_cn_ended: bool,
     /// How often it ran out while nothing moved, and what had moved by then.
     in_vain: (u32, u64, usize),
     retrack: bool,
@@ -130,6 +132,7 @@ impl Link {
             to_client: Vec::new(),
             to_cn: Vec::new(),
             still_there: None,
+            has_cn_ended: false,
             in_vain: (0, 0, 0),
             retrack: false,
             tells_rest: false,
@@ -204,6 +207,7 @@ impl Link {
         self.responses = responses;
         self.mirror = mirror;
         self.counted = 0;
+        self.has_cn_ended = false;
         self.cn_held = cn.1;
         std::mem::replace(&mut self.cn, cn.0)
     }
@@ -235,7 +239,7 @@ impl Link {
                 Poll::Ready(Err(event)) => return Poll::Ready(event),
                 Poll::Pending => {}
             }
-            if let Some(event) = self.due() {
+            if let Some(event) = self.due(cx) {
                 return Poll::Ready(event);
             }
             if !moved {
@@ -265,7 +269,7 @@ impl Link {
     }
 
     /// What is due once everything before it is answered.
-    fn due(&mut self) -> Option<Event> {
+    fn due(&mut self, cx: &mut Context<'_>) -> Option<Event> {
         if let Some(code) = self.mirror.take_suspect() {
             return Some(Event::Suspect(code));
         }
@@ -286,8 +290,8 @@ impl Link {
         if self.mirror.take_ask() && self.mirror.transaction() == Transaction::No {
             return Some(Event::Ask);
         }
-        let rests = self.client_held.is_empty() && self.to_client.is_empty();
-        if self.tells_rest && rests && !self.mirror.may_be_in_transaction() {
+        let rests = self.client_held.is_empty() && !self.mirror.may_be_in_transaction();
+        if self.tells_rest && rests && self.is_client_told(cx) {
             return Some(Event::AtRest);
         }
         if let Some(Stop::Intercepted(len)) = self.stopped {
@@ -310,9 +314,8 @@ impl Link {
         }
         let mut read = ReadBuf::new(&mut buffer[held..]);
         match ready!(Pin::new(&mut self.cn).poll_read(cx, &mut read)) {
-            Ok(()) if read.filled().is_empty() => return Poll::Ready(Err(Event::CnGone)),
-            Err(_) => return Poll::Ready(Err(Event::CnGone)),
-            Ok(()) => {}
+            Ok(()) if !read.filled().is_empty() => {}
+            _ => return self.poll_cn_ended(cx),
         }
         let n = read.filled().len();
         self.passed.from_cn += n as u64;
@@ -337,6 +340,17 @@ impl Link {
         Poll::Ready(Ok(()))
     }
 
+    /// The CN said its last. It is over when the client has been told all of it; until then a read says it again.
+    fn poll_cn_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
+        self.has_cn_ended = true;
+        if self.is_client_told(cx) { Poll::Ready(Err(Event::CnGone)) } else { Poll::Pending }
+    }
+
+    /// Whether whatever was to be told to the client is with the kernel, which delivers it also behind a close.
+    fn is_client_told(&mut self, cx: &mut Context<'_>) -> bool {
+        self.to_client.is_empty() && Pin::new(&mut self.client).poll_flush(cx).is_ready()
+    }
+
     /// A packet that must be decoded and is longer than the worker's buffer: read into a buffer of its own, which
     /// [`mysql_wire::response::MAX_DECODED`] bounds.
     fn poll_long_packet(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
@@ -348,7 +362,7 @@ impl Link {
         self.cn_held.truncate(held + n);
         match ready!(polled) {
             Ok(()) if n > 0 => {}
-            _ => return Poll::Ready(Err(Event::CnGone)),
+            _ => return self.poll_cn_ended(cx),
         }
         self.passed.from_cn += n as u64;
         self.totals.from_cn.update(|sum| sum + n as u64);
@@ -427,7 +441,8 @@ impl Link {
     /// Nothing can be moved now. Where a peer takes nothing, the other one may have left unseen: it is looked after. So
     /// is a client that is not read, because a command of its waits for the answers to those before it.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.to_client.is_empty() && self.to_cn.is_empty() && self.stopped.is_none() {
+        let flows = self.to_client.is_empty() && self.to_cn.is_empty() && !self.has_cn_ended;
+        if flows && self.stopped.is_none() {
             self.still_there = None;
             return Poll::Pending;
         }
@@ -438,7 +453,7 @@ impl Link {
             if hung_up(&self.client) {
                 return Poll::Ready(Event::ClientGone);
             }
-            if hung_up(&self.cn) && (self.to_client.is_empty() || self.is_given_up()) {
+            if hung_up(&self.cn) && (self.is_client_told(cx) || self.is_given_up()) {
                 return Poll::Ready(Event::CnGone);
             }
         }

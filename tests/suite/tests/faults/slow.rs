@@ -102,6 +102,37 @@ async fn a_client_that_reads_slowly_gets_everything() -> Result<()> {
     Ok(())
 }
 
+/// The last bytes of a result are on their way, somewhere between the CN and a client that pauses, when the CN closes
+/// the session. Results of many sizes: with some of them, the last bytes are those that the kernel has no room for.
+#[tokio::test]
+async fn the_end_of_a_result_reaches_a_client_that_pauses_also_when_its_cn_closes() -> Result<()> {
+    let cn = own_cn(Options::new()).await?;
+    let shunt = one_worker(&cn).await?;
+    let mut clients = Vec::new();
+    for size in (100..5000).step_by(16).map(|kib| kib * 1024) {
+        let mut client = login(&shunt, &app()).await?;
+        client.send(&command::query(format!("SELECT REPEAT('x', {size})"))).await?;
+        clients.push((client, size));
+    }
+    from_cns_at_rest(&shunt, 10 * MIB).await;
+    // Those of whose results the CN has nothing left.
+    let mut root = cn.root().await?;
+    let idle = "SELECT id FROM information_schema.processlist WHERE user = 'app' AND command = 'Sleep'";
+    let idle = root.run(idle).await?.results()?[0].rows.clone();
+    ensure!(idle.len() > 10, "{} of them", idle.len());
+    for row in &idle {
+        let id = String::from_utf8_lossy(&row[1..]);
+        root.run(format!("KILL {id}")).await?;
+    }
+    from_cns_at_rest(&shunt, 10 * MIB).await;
+    for (mut client, size) in clients {
+        let result = client.receive().await.with_context(|| format!("a result of {size} bytes"))?;
+        // Behind the value's length, in four bytes.
+        assert_eq!(result.results()?[0].rows[0].len(), 4 + size);
+    }
+    Ok(())
+}
+
 /// The CN gives up a client that reads nothing, by its own limit; then Shunt does, by its own.
 #[tokio::test]
 async fn a_client_that_never_reads_is_given_up() -> Result<()> {
