@@ -5,7 +5,7 @@ use crate::case::{Case, Count, What};
 use crate::judge::{Figure, is_noisy, median};
 use crate::report::{Outcome, Row, rounded};
 use crate::sample::{self, Load, Sample};
-use crate::stand::{Io, Stand, Subject};
+use crate::stand::{Stand, Subject, Via};
 use crate::sysbench::Sysbench;
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
@@ -22,7 +22,7 @@ pub(crate) struct Plan {
     /// Logins of the case that counts what they leave behind.
     pub(crate) logins: u64,
     /// What Shunt waits for sockets by.
-    pub(crate) io: Io,
+    pub(crate) io: Via,
 }
 
 impl Plan {

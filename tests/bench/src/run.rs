@@ -5,7 +5,7 @@ use crate::case::{Case, Count, Work, all};
 use crate::memory;
 use crate::report::{Row, table};
 use crate::rounds::{self, Command, Measured, Plan, warm_up};
-use crate::stand::{Io, Stand};
+use crate::stand::{Stand, Via};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde_json::Value;
@@ -28,7 +28,7 @@ pub(crate) struct Options {
     logins: Option<u64>,
     /// What Shunt waits for sockets by.
     #[arg(long, value_enum, default_value_t)]
-    io: Io,
+    io: Via,
     /// Where the results go.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -189,7 +189,7 @@ mod tests {
 
     fn options(quick: bool, case: &[&str]) -> Options {
         let case = case.iter().map(|case| (*case).to_owned()).collect();
-        Options { quick, case, logins: None, io: Io::Auto, out: PathBuf::from("nowhere") }
+        Options { quick, case, logins: None, io: Via::Auto, out: PathBuf::from("nowhere") }
     }
 
     #[test]

@@ -59,13 +59,13 @@ pub(crate) struct Stand {
     haproxy: HaProxy,
     shunt: Shunt,
     cn: Cn,
-    io: Io,
+    io: Via,
     folder: TempDir,
 }
 
 /// What Shunt waits for sockets by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Io {
+pub(crate) enum Via {
     /// As shipped.
     #[default]
     Auto,
@@ -76,7 +76,7 @@ pub(crate) enum Io {
     IoUring,
 }
 
-impl Io {
+impl Via {
     /// The word of the configuration.
     pub(crate) const fn word(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl Stand {
     ///
     /// # Errors
     /// Something is not installed or not built, or did not come up.
-    pub(crate) async fn start(kind: CnKind, io: Io) -> Result<Self> {
+    pub(crate) async fn start(kind: CnKind, io: Via) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("shunt-bench-").tempdir_in("/var/tmp")?;
         let cn = match kind {
             CnKind::MariaDb => Cn::MariaDb(mariadb().await?),
@@ -202,6 +202,6 @@ async fn fake(folder: &TempDir) -> Result<Cn> {
 }
 
 /// Shunt as a user runs it: its two programs, default settings, the service account.
-async fn shunt(cn: SocketAddr, io: Io) -> Result<Shunt> {
+async fn shunt(cn: SocketAddr, io: Via) -> Result<Shunt> {
     Setup::new().cn("cn-1", cn).cn_account("shunt", "shunt").set("mysql.io", io.word()).planes(1).await
 }
