@@ -1,5 +1,7 @@
 //! Files: what is dropped is closed, whatever was under way. One test alone in its process, which counts its files.
 
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
 mod common;
 
 use common::{bytes, pair, poll_once, with_ring};

@@ -1,5 +1,7 @@
 //! Sockets of a ring, against sockets of the kernel's.
 
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
 mod common;
 
 use common::{bytes, pair, poll_once, with_ring};
