@@ -1,6 +1,6 @@
 //! Files: what is dropped is closed, whatever was under way. One test alone in its process, which counts its files.
 
-#![allow(clippy::unwrap_used, reason = "tests may")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Sockets of a ring, against sockets of the kernel's.
 
-#![allow(clippy::unwrap_used, reason = "tests may")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod common;
 
@@ -28,8 +28,7 @@ fn bytes_pass_both_ways_in_their_order_whatever_their_number() {
             let sent = bytes(size);
             let echo = elsewhere(move || {
                 let mut copy = peer.try_clone().unwrap();
-                let echo = std::thread::spawn(move || std::io::copy(&mut peer, &mut copy));
-                echo
+                std::thread::spawn(move || std::io::copy(&mut peer, &mut copy))
             })
             .await;
             let (mut read, mut write) = tokio::io::split(&mut socket);
