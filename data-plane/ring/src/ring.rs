@@ -161,10 +161,12 @@ fn with_here(what: impl FnOnce(&mut Ring)) {
 /// # Errors
 /// It is not: a socket is used on a thread that is not its own, or after its ring.
 pub(crate) fn with<T>(number: u32, what: impl FnOnce(&mut Ring) -> T) -> io::Result<T> {
-    RING.with_borrow_mut(|ring| match ring {
-        Some(ring) if ring.number == number => Ok(what(ring)),
-        _ => Err(io::Error::other("a socket of another thread's ring")),
-    })
+    // A socket may be dropped when the thread has ended already.
+    let done = RING.try_with(|ring| match &mut *ring.borrow_mut() {
+        Some(ring) if ring.number == number => Some(what(ring)),
+        _ => None,
+    });
+    done.ok().flatten().ok_or_else(|| io::Error::other("a socket of another thread's ring"))
 }
 
 /// Puts a socket into this thread's ring: the ring's number, and the socket's within it.
