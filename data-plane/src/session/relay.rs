@@ -97,6 +97,8 @@ pub(crate) struct Link {
     in_vain: (u32, u64, usize),
     retrack: bool,
     tells_rest: bool,
+    /// It rests as soon as the client was told what it was answered.
+    comes_to_rest: bool,
     pub(crate) passed: Passed,
     /// Where the session's state is shown.
     view: Rc<View>,
@@ -136,6 +138,7 @@ impl Link {
             in_vain: (0, 0, 0),
             retrack: false,
             tells_rest: false,
+            comes_to_rest: false,
             passed: Passed::default(),
             view,
             totals,
@@ -291,8 +294,12 @@ impl Link {
             return Some(Event::Ask);
         }
         let rests = self.client_held.is_empty() && !self.mirror.may_be_in_transaction();
-        if self.tells_rest && rests && self.is_client_told(cx) {
-            return Some(Event::AtRest);
+        if self.tells_rest && rests && self.to_client.is_empty() {
+            // Meanwhile the client is not read: one that asks on and on would never rest.
+            self.comes_to_rest = !self.is_client_told(cx);
+            if !self.comes_to_rest {
+                return Some(Event::AtRest);
+            }
         }
         if let Some(Stop::Intercepted(len)) = self.stopped {
             let rest = self.client_held.split_off(len);
@@ -379,7 +386,7 @@ impl Link {
 
     /// A burst of the client, or what was held of one.
     fn poll_client(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<(), Event>> {
-        if !self.to_cn.is_empty() {
+        if !self.to_cn.is_empty() || self.comes_to_rest {
             return Poll::Pending;
         }
         match self.stopped {
@@ -442,7 +449,7 @@ impl Link {
     /// is a client that is not read, because a command of its waits for the answers to those before it.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let flows = self.to_client.is_empty() && self.to_cn.is_empty() && !self.has_cn_ended;
-        if flows && self.stopped.is_none() {
+        if flows && self.stopped.is_none() && !self.comes_to_rest {
             self.still_there = None;
             return Poll::Pending;
         }
