@@ -274,13 +274,12 @@ impl Ring {
         wakers
     }
 
-    /// Takes a socket that is left, or whose owner gives it up, out. Nothing is under way.
-    pub(crate) fn forget(&mut self, key: u32) -> Arc<OwnedFd> {
+    /// Takes a socket that is left out. Nothing is under way.
+    fn forget(&mut self, key: u32) {
         let slot = self.slots.remove(key as usize);
         if let Reading::Came(piece) = slot.reading {
             self.buffers.give_back(piece.buffer);
         }
-        slot.fd
     }
 
     /// Copies what came of a socket to `to`, as much as fits. How much that was; 0 where nothing came.

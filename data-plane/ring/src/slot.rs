@@ -6,7 +6,7 @@ use socket2::SockAddr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 /// The side of a socket that is read.
 #[derive(Debug)]
@@ -98,6 +98,18 @@ impl Slot {
     pub(crate) const fn is_under_way(&self) -> bool {
         matches!(self.reading, Reading::UnderWay)
             || matches!(self.writing, Writing::UnderWay { .. } | Writing::Connecting(_))
+    }
+
+    /// Until nothing is under way on the side that is written.
+    pub(crate) fn poll_written(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        match self.writing {
+            Writing::Idle => Poll::Ready(Ok(())),
+            Writing::Failed(error) => Poll::Ready(Err(io::Error::from_raw_os_error(error))),
+            Writing::UnderWay { .. } | Writing::Connecting(_) => {
+                wait(&mut self.writer, cx.waker());
+                Poll::Pending
+            }
+        }
     }
 
     /// What was read or failed without a buffer: the result of a receive.

@@ -57,7 +57,7 @@ impl Socket {
             ring.slot(key).writing = Writing::Connecting(Box::new(SockAddr::from(address)));
             ring.connect(key);
         })?;
-        poll_fn(|cx| socket.poll_connected(cx)).await?;
+        poll_fn(|cx| socket.poll_written(cx)).await?;
         Ok(socket)
     }
 
@@ -65,18 +65,9 @@ impl Socket {
         ring::with(self.ring, what)
     }
 
-    fn poll_connected(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|ring| {
-            let slot = ring.slot(self.key);
-            match slot.writing {
-                Writing::Failed(error) => Poll::Ready(Err(io::Error::from_raw_os_error(error))),
-                Writing::Connecting(_) => {
-                    wait(&mut slot.writer, cx.waker());
-                    Poll::Pending
-                }
-                Writing::Idle | Writing::UnderWay { .. } => Poll::Ready(Ok(())),
-            }
-        })?
+    /// Until the kernel has taken what was written, or has connected.
+    fn poll_written(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|ring| ring.slot(self.key).poll_written(cx))?
     }
 
     /// Reads what is there now, by a call of its own. None: nothing is.
@@ -159,15 +150,7 @@ impl AsyncWrite for Socket {
         let coop = ready!(poll_proceed(cx));
         let this = self.get_mut();
         this.with(|ring| {
-            let slot = ring.slot(this.key);
-            match slot.writing {
-                Writing::Idle => {}
-                Writing::Failed(error) => return Poll::Ready(Err(io::Error::from_raw_os_error(error))),
-                Writing::UnderWay { .. } | Writing::Connecting(_) => {
-                    wait(&mut slot.writer, cx.waker());
-                    return Poll::Pending;
-                }
-            }
+            ready!(ring.slot(this.key).poll_written(cx))?;
             if bytes.is_empty() {
                 return Poll::Ready(Ok(0));
             }
@@ -187,17 +170,7 @@ impl AsyncWrite for Socket {
 
     /// Until the kernel has taken what was written: it delivers it then, also when the socket is dropped.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|ring| {
-            let slot = ring.slot(self.key);
-            match slot.writing {
-                Writing::Idle => Poll::Ready(Ok(())),
-                Writing::Failed(error) => Poll::Ready(Err(io::Error::from_raw_os_error(error))),
-                Writing::UnderWay { .. } | Writing::Connecting(_) => {
-                    wait(&mut slot.writer, cx.waker());
-                    Poll::Pending
-                }
-            }
-        })?
+        self.poll_written(cx)
     }
 
     /// Behind what was written.
