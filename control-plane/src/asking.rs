@@ -15,6 +15,9 @@ use tokio::time::timeout;
 /// How long a data plane may take to answer.
 const ANSWER: Duration = Duration::from_millis(1800);
 
+/// How long a move may take: a session comes to rest within seconds, or does not.
+const MOVE: Duration = Duration::from_secs(13);
+
 /// Asks data planes.
 #[derive(Clone)]
 pub(crate) struct Asking {
@@ -65,7 +68,7 @@ impl Asking {
         for (id, answer) in join_all(asked).await {
             match answer {
                 Some(Answer::Sessions { sessions, more }) => parts.push((sessions, more)),
-                Some(Answer::Killed(_)) | None => unanswered.push(id),
+                Some(Answer::Killed(_) | Answer::Moved(_)) | None => unanswered.push(id),
             }
         }
         unanswered.sort_unstable();
@@ -82,7 +85,7 @@ impl Asking {
             Some(Answer::Sessions { sessions, .. }) => {
                 sessions.into_iter().find(|session| session.id == session_id).ok_or_else(missing)
             }
-            Some(Answer::Killed(_)) | None => Err(Error::Unanswered(owner)),
+            Some(Answer::Killed(_) | Answer::Moved(_)) | None => Err(Error::Unanswered(owner)),
         }
     }
 
@@ -91,9 +94,19 @@ impl Asking {
         let Some(owner) = self.owner(order.session_id) else { return (Outcome::Unknown, String::new()) };
         let outcome = match self.ask(&owner, Ask::Kill(order)).await {
             Some(Answer::Killed(outcome)) => outcome,
-            Some(Answer::Sessions { .. }) | None => Outcome::Unreachable,
+            Some(Answer::Sessions { .. } | Answer::Moved(_)) | None => Outcome::Unreachable,
         };
         (outcome, owner)
+    }
+
+    /// Moves a session, on the data plane that it lives on.
+    pub(crate) async fn move_session(&self, order: pb::order::MoveOrder) -> Result<pb::Moved, Error> {
+        let gone = || pb::Moved { outcome: pb::moved::Outcome::Gone.into(), ..pb::Moved::default() };
+        let Some(owner) = self.owner(order.session_id) else { return Ok(gone()) };
+        match self.ask_within(&owner, Ask::Move(order), MOVE).await {
+            Some(Answer::Moved(moved)) => Ok(moved),
+            Some(Answer::Sessions { .. } | Answer::Killed(_)) | None => Err(Error::Unanswered(owner)),
+        }
     }
 
     fn owner(&self, session_id: u32) -> Option<String> {
@@ -101,8 +114,12 @@ impl Asking {
     }
 
     async fn ask(&self, id: &str, ask: Ask) -> Option<Answer> {
+        self.ask_within(id, ask, ANSWER).await
+    }
+
+    async fn ask_within(&self, id: &str, ask: Ask, limit: Duration) -> Option<Answer> {
         let answer = self.planes.ask(id, ask)?;
-        timeout(ANSWER, answer).await.ok()?.ok()
+        timeout(limit, answer).await.ok()?.ok()
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) enum Ask {
     List(pb::order::ListSessions),
     /// End a session, or its statement.
     Kill(pb::order::KillOrder),
+    /// Move a session.
+    Move(pb::order::MoveOrder),
 }
 
 /// What it answers.
@@ -66,6 +68,7 @@ pub(crate) enum Ask {
 pub(crate) enum Answer {
     Sessions { sessions: Vec<pb::Session>, more: bool },
     Killed(pb::killed::Outcome),
+    Moved(pb::Moved),
 }
 
 /// A question on its way. Dropping it unanswered tells the asker.

@@ -6,6 +6,7 @@
 //!
 //! Must not know: clients' sessions, why this CN.
 
+pub(crate) mod converse;
 pub(crate) mod finish;
 pub(crate) mod proxy_header;
 
@@ -458,6 +459,7 @@ impl<'a> Asker<'a> {
     }
 }
 
+/// The next column of a row of text.
 fn column(fields: &mut Fields<'_>) -> Result<Column, Malformed> {
     if fields.rest().first() == Some(&0xFB) {
         fields.bytes(1, "NULL")?;

@@ -32,6 +32,8 @@ pub struct Config {
     pub cn_proxy_protocol: bool,
     /// Bounds.
     pub limits: Limits,
+    /// Every session moves whenever it rests. For tests and rehearsals.
+    pub restless: bool,
 }
 
 /// How workers wait for sockets.
@@ -120,6 +122,7 @@ impl Config {
                 .word("cn_proxy_protocol", &[("off", false), ("v2", true)])
                 .unwrap_or(false),
             limits: limits(&root.section("limits")),
+            restless: root.section("rehearsal").bool("restless").unwrap_or(false),
         }
     }
 

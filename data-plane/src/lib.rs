@@ -8,6 +8,7 @@
 mod accounts;
 mod cn;
 pub mod config;
+mod engine;
 mod health;
 mod http;
 mod ids;
@@ -26,6 +27,7 @@ mod worker;
 
 use anyhow::Context as _;
 pub use config::Config;
+use engine::mysql::catalog::Catalogs;
 use ids::SessionIds;
 use kill::Elsewhere;
 use listener::Bell;
@@ -98,6 +100,7 @@ pub async fn run(
         workers,
         elsewhere,
         metrics: Metrics::new(),
+        catalogs: Catalogs::default(),
         config,
     });
     load_state(&plane, &state.join("routing"));

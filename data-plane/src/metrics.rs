@@ -4,11 +4,14 @@
 
 use crate::plane::Plane;
 use crate::session::close::{CloseReason, Closed};
+use crate::session::migrate::outcome::Outcome;
+use crate::session::pin::PinReason;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use shunt_proto::cn::Health;
 use std::fmt::Write as _;
@@ -21,6 +24,11 @@ struct ByResult {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByReason {
     reason: Word,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    outcome: Word,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,6 +60,9 @@ pub(crate) struct Metrics {
     queries: Counter,
     from_clients: Counter,
     from_cns: Counter,
+    moves: Family<ByOutcome, Counter>,
+    pinned: Family<ByReason, Counter>,
+    pause: Histogram,
 }
 
 impl Metrics {
@@ -69,6 +80,10 @@ impl Metrics {
             queries: Counter::default(),
             from_clients: Counter::default(),
             from_cns: Counter::default(),
+            moves: Family::default(),
+            pinned: Family::default(),
+            // 0.1 ms to 3.2 s.
+            pause: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
         };
         let registry = &mut metrics.registry;
         registry.register("logins", "Logins that ended, by how", metrics.logins.clone());
@@ -90,7 +105,32 @@ impl Metrics {
         registry.register("queries", "Commands that were answered", metrics.queries.clone());
         registry.register("bytes_from_clients", "Bytes read from clients", metrics.from_clients.clone());
         registry.register("bytes_from_cns", "Bytes read from CNs", metrics.from_cns.clone());
+        registry.register(
+            "moves",
+            "Moves of sessions that ended, by what came of them",
+            metrics.moves.clone(),
+        );
+        registry.register("moves_pinned", "Moves that could not be, by why", metrics.pinned.clone());
+        registry.register(
+            "move_pause_seconds",
+            "How long a client may have waited in a move",
+            metrics.pause.clone(),
+        );
         metrics
+    }
+
+    /// A move ended.
+    pub(crate) fn moved(&self, outcome: &Outcome) {
+        self.moves.get_or_create(&ByOutcome { outcome: Word(outcome.word()) }).inc();
+        match outcome {
+            Outcome::Moved(pause) => self.pause.observe(pause.as_secs_f64()),
+            Outcome::Pinned(bits) => {
+                for reason in PinReason::words_of(*bits) {
+                    self.pinned.get_or_create(&ByReason { reason: Word(reason) }).inc();
+                }
+            }
+            Outcome::Failed(_) => {}
+        }
     }
 
     fn login(&self, result: &'static str) {

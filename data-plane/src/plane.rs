@@ -2,6 +2,7 @@
 
 use crate::accounts::Accounts;
 use crate::config::Config;
+use crate::engine::mysql::catalog::Catalogs;
 use crate::ids::SessionIds;
 use crate::kill::Elsewhere;
 use crate::metrics::Metrics;
@@ -27,6 +28,8 @@ pub(crate) struct Plane {
     pub(crate) workers: Workers,
     pub(crate) elsewhere: Elsewhere,
     pub(crate) metrics: Metrics,
+    /// The session variables of CNs, as they were asked.
+    pub(crate) catalogs: Catalogs,
 }
 
 impl Plane {

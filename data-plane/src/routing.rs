@@ -19,6 +19,7 @@ use rand::rngs::SmallRng;
 use shunt_proto::cn::{CnId, Health, RoutedCn};
 use shunt_proto::snapshot::RoutingSnapshot;
 use shunt_proto::tenant::{Refusal, Request, Tenant, Tier, route};
+use shunt_proto::wire::Policy;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -242,6 +243,47 @@ impl Routing {
         state.cns.entry(cn.name().clone()).or_default().sessions += 1;
         let place = Place { routing: Arc::clone(self), cn: cn.name().clone() };
         Ok(Placed { cn, tier: matched.tier, place })
+    }
+
+    /// Picks another CN than `from` for a session of `request`, or `to` where that is among those it may use, and reserves
+    /// a place on it.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub(crate) fn place_elsewhere(
+        self: &Arc<Self>,
+        request: &Request,
+        from: &CnId,
+        to: Option<&CnId>,
+    ) -> Result<Placed, String> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let snapshot = state.snapshot.as_ref().ok_or("there is no routing state")?;
+        let down = |cn: &RoutedCn| state.cns.get(cn.name()).is_some_and(|view| view.health == Health::Down);
+        let mut matched = route(snapshot, request, down).map_err(|refusal| refusal.to_string())?;
+        if let Some(to) = to {
+            if to == from {
+                return Err(format!("the session is on {to} already"));
+            }
+            if !matched.cns.iter().any(|cn| cn.name() == to) {
+                return Err(format!("{to} is not among the CNs that the session may use now"));
+            }
+        }
+        matched.cns.retain(|cn| cn.name() != from && to.is_none_or(|to| cn.name() == to));
+        if matched.cns.is_empty() {
+            return Err("there is no other CN that the session may use now".to_owned());
+        }
+        let load = |cn: &RoutedCn| state.cns.get(cn.name()).map_or(0, CnView::load);
+        let rng = state.rng.get_or_insert_with(|| SmallRng::seed_from_u64(0));
+        let cn = Arc::clone(pick::least_loaded(&matched.cns, load, rng));
+        state.cns.entry(cn.name().clone()).or_default().sessions += 1;
+        let place = Place { routing: Arc::clone(self), cn: cn.name().clone() };
+        Ok(Placed { cn, tier: matched.tier, place })
+    }
+
+    /// The policy of now.
+    pub(crate) fn policy(&self) -> Policy {
+        self.snapshot().map(|snapshot| snapshot.policy()).unwrap_or_default()
     }
 
     /// Any CN that may answer a question: working ones that are not down first, in random order.

@@ -8,7 +8,9 @@ pub(crate) mod close;
 mod command;
 pub(crate) mod inbox;
 pub(crate) mod login;
+pub(crate) mod migrate;
 pub(crate) mod mirror;
+pub(crate) mod pin;
 pub(crate) mod relay;
 pub(crate) mod welcome;
 
@@ -22,6 +24,8 @@ use crate::wire::PacketStream;
 use crate::worker::Worker;
 use close::{CloseReason, Closed};
 use inbox::{Farewell, Order};
+use migrate::{Moving, Wakeup};
+use relay::hold::Hold;
 use relay::{Event, Link};
 use shunt_proto::cn::CnId;
 use std::net::{SocketAddr, TcpStream};
@@ -101,12 +105,16 @@ struct Session {
     /// Given up before what is due to the CN at the end, which may take a while.
     places: Option<(Place, TenantPlace)>,
     /// What its login asked for, for a new one (COM_CHANGE_USER).
-    login: welcome::Kept,
+    login: Box<welcome::Kept>,
     password: Option<Password>,
     /// Each connection to this CN must switch the trackers on.
     tracks_itself: bool,
     /// It is to be closed when it rests.
     farewell: Option<Farewell>,
+    /// It is to move.
+    moving: Option<Box<Moving>>,
+    /// A CN did not let its user in: others are not tried.
+    credentials_refused: bool,
 }
 
 impl Session {
@@ -133,6 +141,8 @@ impl Session {
             password: admitted.password,
             tracks_itself: admitted.tracks_itself,
             farewell: None,
+            moving: None,
+            credentials_refused: false,
         }
     }
 
@@ -148,35 +158,63 @@ impl Session {
     async fn run(&mut self) -> CloseReason {
         let worker = Rc::clone(&self.worker);
         let view = Rc::clone(&self.enrolled.view);
+        if worker.plane.config.restless {
+            self.link.hold(Hold::Rest { passed: true });
+        }
         loop {
-            let event = self.link.forward(&worker.buffer, &view.inbox).await;
-            let ended = match event {
-                Event::Intercepted(packet) => Box::pin(self.intercepted(&packet)).await,
-                Event::Retrack => Box::pin(self.retrack()).await,
-                Event::Ask => Box::pin(self.ask_for_parse(login::ASK)).await.map(drop),
-                Event::Suspect(code) => {
-                    tracing::warn!(cn = %self.cn, code, "a session heard that its cn is unwell: the cn is asked");
-                    self.plane().routing.suspect(&self.cn);
-                    Ok(())
-                }
-                Event::Order(Order::Close(farewell)) => {
-                    self.link.tell_rest();
-                    self.farewell = Some(farewell);
-                    Ok(())
-                }
-                Event::Order(Order::Kill) => Err(CloseReason::Killed),
-                Event::AtRest => match self.farewell.take() {
-                    Some(farewell) => Err(CloseReason::Farewell(farewell)),
-                    None => Ok(()),
-                },
-                Event::ClientGone => Err(CloseReason::ClientGone),
-                Event::Violation(violation) => Err(CloseReason::Violation(violation)),
-                Event::CnGone => Err(CloseReason::CnGone),
-                Event::Desync(desync) => Err(CloseReason::Desync(desync)),
+            let wakeup = match self.moving {
+                Some(_) => Box::pin(self.next_while_moving()).await,
+                None => Wakeup::Event(self.link.forward(&worker.buffer, &view.inbox).await),
             };
-            if let Err(reason) = ended {
+            if let Err(reason) = Box::pin(self.see_to(wakeup)).await {
                 return reason;
             }
+        }
+    }
+
+    /// Sees to what forwarding cannot.
+    async fn see_to(&mut self, wakeup: Wakeup) -> Result<(), CloseReason> {
+        let event = match wakeup {
+            Wakeup::Event(event) => event,
+            Wakeup::Made(made) => {
+                self.made(made);
+                return Ok(());
+            }
+            Wakeup::Due => return self.due().await,
+        };
+        match event {
+            Event::Intercepted(packet) => self.intercepted(&packet).await,
+            Event::Retrack => self.retrack().await,
+            Event::Ask => self.ask_for_parse(login::ASK).await.map(drop),
+            Event::Suspect(code) => {
+                tracing::warn!(cn = %self.cn, code, "a session heard that its cn is unwell: the cn is asked");
+                self.plane().routing.suspect(&self.cn);
+                Ok(())
+            }
+            Event::Order(Order::Close(farewell)) => {
+                self.link.tell_rest();
+                self.farewell = Some(farewell);
+                Ok(())
+            }
+            Event::Order(Order::Kill) => Err(CloseReason::Killed),
+            Event::Order(Order::Move) => {
+                while let Some(order) = self.view().inbox.take_move() {
+                    self.begin_move(order);
+                }
+                Ok(())
+            }
+            Event::Rest if self.moving.is_none() => self.move_again().await,
+            Event::Rest => self.at_rest().await,
+            Event::Arrived => self.arrived().await,
+            Event::Begin => self.begins().await,
+            Event::AtRest => match self.farewell.take() {
+                Some(farewell) => Err(CloseReason::Farewell(farewell)),
+                None => Ok(()),
+            },
+            Event::ClientGone => Err(CloseReason::ClientGone),
+            Event::Violation(violation) => Err(CloseReason::Violation(violation)),
+            Event::CnGone => Err(CloseReason::CnGone),
+            Event::Desync(desync) => Err(CloseReason::Desync(desync)),
         }
     }
 }

@@ -6,7 +6,8 @@
 //! Must not know: packets, decisions.
 
 use crate::session::inbox::{Inbox, Order};
-use crate::session::mirror::PinReason;
+use crate::session::migrate::outcome::Ended;
+use crate::session::pin::PinReason;
 use shunt_proto::pb;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub(crate) enum State {
     Idle,
     Active,
     Transaction,
+    Moving,
 }
 
 /// Who a session is and where, known once it is logged in.
@@ -37,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) why: String,
     /// Its password is not known: it cannot log in anywhere else.
     pub(crate) credentials_unknown: bool,
+    /// It moved since its login.
+    pub(crate) moved: bool,
 }
 
 /// What is shown of a session.
@@ -51,6 +55,7 @@ pub(crate) struct View {
     queries: Cell<u32>,
     pub(crate) facts: RefCell<Facts>,
     pub(crate) inbox: Inbox,
+    pub(crate) last_move: RefCell<Option<Box<Ended>>>,
 }
 
 impl View {
@@ -61,6 +66,16 @@ impl View {
         }
         self.pins.set(pins);
         self.queries.set(queries);
+    }
+
+    /// It is between two CNs.
+    pub(crate) fn show_moving(&self) {
+        self.state.set(State::Moving);
+    }
+
+    /// Since when it has been at what it is at.
+    pub(crate) fn idle_since(&self) -> Instant {
+        self.idle_since.get()
     }
 
     pub(crate) fn state(&self) -> State {
@@ -76,6 +91,7 @@ impl View {
             State::Idle => Pb::Idle,
             State::Active => Pb::Active,
             State::Transaction => Pb::Transaction,
+            State::Moving => Pb::Moving,
         };
         let unknown = if facts.credentials_unknown { PinReason::CredentialsUnknown.bit() } else { 0 };
         let words = PinReason::words_of(self.pins.get() | unknown);
@@ -91,7 +107,7 @@ impl View {
             pinned: words.into_iter().map(str::to_owned).collect(),
             started: Some(self.started.into()),
             idle: idle.and_then(|idle| prost_types::Duration::try_from(idle).ok()),
-            last_move: None,
+            last_move: self.last_move.borrow().as_ref().map(|ended| ended.to_last_move()),
             cn_connection_id: facts.cn_connection_id,
             why: facts.why.clone(),
             queries: self.queries.get(),
@@ -145,6 +161,7 @@ impl Sessions {
             queries: Cell::new(0),
             facts: RefCell::default(),
             inbox: Inbox::default(),
+            last_move: RefCell::default(),
         });
         self.views.borrow_mut().insert(id, Rc::clone(&view));
         Enrolled { sessions: Rc::clone(self), view }

@@ -8,11 +8,13 @@
 use crate::config::Io;
 use crate::kill::Found;
 use crate::plane::Plane;
-use crate::session::inbox::Order;
+use crate::session::inbox::{MoveOrder, Order};
+use crate::session::migrate::outcome::Ended;
 use crate::session::relay::{BURST, Buffer};
 use crate::session::serve;
 use crate::sessions::{Sessions, State, Which};
 use crate::socket::By;
+use shunt_proto::cn::CnId;
 use shunt_proto::pb;
 use shunt_ring::Installed;
 use std::cell::{Cell, RefCell};
@@ -35,6 +37,8 @@ pub(crate) enum Message {
     Find(u32, oneshot::Sender<Option<Found>>),
     /// Leave an order with some.
     Order(Which, Order, oneshot::Sender<usize>),
+    /// Move one to this CN, or to the best one.
+    Move(u32, Option<CnId>, oneshot::Sender<Option<Ended>>),
     /// How much was moved so far.
     Totals(oneshot::Sender<Moved>),
 }
@@ -150,6 +154,24 @@ impl Workers {
         self.ask(|answer| Message::Order(which.clone(), order.clone(), answer)).await.into_iter().sum()
     }
 
+    /// Moves the session of `id`. `None` where there is none, or where it ended before.
+    pub(crate) async fn move_one(&self, id: u32, to: Option<CnId>) -> Option<Ended> {
+        let mut answers = Vec::new();
+        for one in self.workers.iter() {
+            let (answer, answered) = oneshot::channel();
+            if one.messages.send(Message::Move(id, to.clone(), answer)).is_ok() {
+                answers.push(answered);
+            }
+        }
+        // All but one worker do not have it, and say so at once.
+        for answered in answers {
+            if let Ok(Some(ended)) = answered.await {
+                return Some(ended);
+            }
+        }
+        None
+    }
+
     /// What all workers moved so far.
     pub(crate) async fn moved(&self) -> Moved {
         let all = self.ask(Message::Totals).await;
@@ -263,6 +285,18 @@ impl Worker {
                     *self.closing.borrow_mut() = Some(order.clone());
                 }
                 let _ = answer.send(self.sessions.order(&which, &order));
+            }
+            Message::Move(id, to, answer) => {
+                let Some(view) = self.sessions.find(id).filter(|view| view.state() != State::Login) else {
+                    let _ = answer.send(None);
+                    return;
+                };
+                let (told, tells) = oneshot::channel();
+                view.inbox.put_move(MoveOrder { to, answer: Some(told) });
+                tokio::task::spawn_local(async move {
+                    // The session may end before.
+                    let _ = answer.send(tells.await.ok());
+                });
             }
             Message::Totals(answer) => {
                 let Totals { from_client, from_cn, queries } = &*self.totals;

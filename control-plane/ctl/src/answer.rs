@@ -14,18 +14,20 @@ pub(crate) struct Answer {
     pub(crate) json: Option<Value>,
     /// What is to be known either way.
     pub(crate) notes: Vec<String>,
+    /// What was asked for was not done: the exit status says so.
+    pub(crate) is_refusal: bool,
 }
 
 impl Answer {
     /// A message, with words for it.
     pub(crate) fn message<M: prost::Message + prost::Name>(message: &M, words: impl Into<String>) -> Self {
-        Self { words: words.into(), json: Some(to_value(message)), notes: Vec::new() }
+        Self { words: words.into(), json: Some(to_value(message)), ..Self::default() }
     }
 
     /// A list under its name.
     pub(crate) fn list<M: prost::Message + prost::Name>(name: &str, list: &[M], words: String) -> Self {
         let list: Vec<Value> = list.iter().map(to_value).collect();
-        Self { words, json: Some(json!({ name: list })), notes: Vec::new() }
+        Self { words, json: Some(json!({ name: list })), ..Self::default() }
     }
 
     /// Done, and nothing to show for it.

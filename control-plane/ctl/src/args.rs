@@ -199,6 +199,14 @@ pub(crate) enum Session {
         /// The connection id that its client was given
         id: u32,
     },
+    /// Move a session to another CN, without its client's noticing. Exit status 0 only where it moved
+    Move {
+        /// The connection id that its client was given
+        id: u32,
+        /// To this CN; absent: to the one with the fewest sessions of those that it may use
+        #[arg(long, value_name = "CN")]
+        to: Option<String>,
+    },
     /// End a session: its query is killed, its client closed
     Kill {
         /// The connection id that its client was given

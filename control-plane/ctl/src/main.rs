@@ -31,8 +31,10 @@ async fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(FAILED));
         }
     };
-    match commands::run(&cli).await.and_then(|answer| Ok(answer.print(cli.output)?)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let answered = commands::run(&cli).await;
+    match answered.and_then(|answer| Ok(answer.print(cli.output).map(|()| answer.is_refusal)?)) {
+        Ok(false) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::from(FAILED),
         Err(failure) => {
             let _ = writeln!(std::io::stderr(), "{failure}");
             ExitCode::from(FAILED)

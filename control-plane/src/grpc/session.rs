@@ -4,6 +4,7 @@ use super::Api;
 use super::page::Page;
 use crate::asking::{Filter, Sessions};
 use crate::error::{Error, Kind};
+use shunt_proto::cn::check_name;
 use shunt_proto::pb::{self, killed::Outcome};
 use shunt_proto::wire::Invalid;
 use tonic::{Request, Response, Status, async_trait};
@@ -60,6 +61,21 @@ impl pb::session_service_server::SessionService for Api {
                     Err(Error::Unanswered(plane))
                 }
             }
+        })
+        .await
+    }
+
+    async fn move_session(
+        &self,
+        request: Request<pb::MoveSessionRequest>,
+    ) -> Result<Response<pb::Moved>, Status> {
+        self.answer("MoveSession", async {
+            self.view()?;
+            let pb::MoveSessionRequest { id, to } = request.into_inner();
+            if !to.is_empty() {
+                check_name(&to).map_err(|error| Invalid::new("to", error.to_string()))?;
+            }
+            self.asking.move_session(pb::order::MoveOrder { session_id: id, to }).await
         })
         .await
     }

@@ -126,6 +126,7 @@ impl<'a> Stream<'a> {
         let order = match ask {
             Ask::List(list) => pb::order::Order::List(list),
             Ask::Kill(kill) => pb::order::Order::Kill(kill),
+            Ask::Move(order) => pb::order::Order::Move(order),
         };
         self.outbox.push_back(Frame::Order(pb::Order { id: self.orders, order: Some(order) }));
     }
@@ -156,10 +157,11 @@ impl<'a> Stream<'a> {
 
     fn answered(&mut self, answer: pb::Answer) {
         let killed = answer.killed();
-        let pb::Answer { id, sessions, more, killed: _ } = answer;
+        let pb::Answer { id, sessions, more, killed: _, moved } = answer;
         // None: its asker has given up, or it was never asked.
         let Some(asker) = self.asked.remove(&id) else { return };
         let _ = asker.send(match killed {
+            Outcome::Unspecified if let Some(moved) = moved => Answer::Moved(moved),
             Outcome::Unspecified => Answer::Sessions { sessions, more },
             outcome => Answer::Killed(outcome),
         });

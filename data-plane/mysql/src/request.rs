@@ -39,11 +39,12 @@ pub struct Command<'a> {
 }
 
 impl Command<'_> {
-    /// The statement that it is about.
+    /// The statement that it is about; of COM_SET_OPTION the option.
     #[must_use]
     pub fn statement(&self) -> u32 {
         match self.body {
             [a, b, c, d, ..] => u32::from_le_bytes([*a, *b, *c, *d]),
+            [a, b] if self.code == command::SET_OPTION => u32::from(u16::from_le_bytes([*a, *b])),
             _ => 0,
         }
     }
@@ -51,11 +52,15 @@ impl Command<'_> {
 
 /// Hears of commands as they are forwarded.
 pub trait Requested {
-    /// A command begins, and goes to the CN.
-    fn command(&mut self, command: Command<'_>);
+    /// A command begins, and goes to the CN. Where it is about a statement that the CN knows by another id than the
+    /// client, gives that id: it is what the CN reads.
+    fn command(&mut self, command: Command<'_>) -> Option<u32>;
 
     /// More of the command whose beginning was not all of it.
     fn more(&mut self, body: &[u8]);
+
+    /// Of an execute of statement `id`: how many bytes of it, its number included, must be there to tell what it binds.
+    fn look(&self, id: u32) -> usize;
 }
 
 /// Why forwarding stops.
@@ -169,19 +174,19 @@ impl Requests {
         Ok(())
     }
 
-    /// Takes what can be forwarded from the front of `bytes`. Returns how many bytes that is, and why it ends there,
-    /// unless all were taken.
+    /// Takes what can be forwarded from the front of `bytes`, and writes the CN's ids of statements into it. Returns how
+    /// many bytes that is, and why it ends there, unless all were taken.
     ///
     /// # Errors
     /// [`Violation`].
     pub fn advance(
         &mut self,
-        bytes: &[u8],
+        bytes: &mut [u8],
         events: &mut impl Requested,
     ) -> Result<(usize, Option<Stop>), Violation> {
         let mut at = 0;
         while at < bytes.len() {
-            let rest = &bytes[at..];
+            let rest = &mut bytes[at..];
             match self.state {
                 State::Command => match self.begin(rest, events)? {
                     Ok(taken) => at += taken,
@@ -226,7 +231,8 @@ impl Requests {
         let Kind::Forward(shape) = command::kind(code) else { return };
         let command = Command { code, body, whole: true };
         self.pending.push_back(Pending { code, shape, statement: command.statement(), seen: true });
-        events.command(command);
+        // What is intercepted is about no statement.
+        let _ = events.command(command);
     }
 
     /// The state behind a header that begins no command.
@@ -244,7 +250,11 @@ impl Requests {
     }
 
     /// Begins a command at the front of `bytes`, which has at least one byte.
-    fn begin(&mut self, bytes: &[u8], events: &mut impl Requested) -> Result<Result<usize, Stop>, Violation> {
+    fn begin(
+        &mut self,
+        bytes: &mut [u8],
+        events: &mut impl Requested,
+    ) -> Result<Result<usize, Stop>, Violation> {
         let Some(header) = Header::read(bytes) else {
             return Ok(Err(Stop::Partial));
         };
@@ -255,13 +265,20 @@ impl Requests {
             // A packet without a command is refused like an unknown one.
             return Ok(Err(if header.len == 0 { Stop::Intercepted(HEADER) } else { Stop::Partial }));
         };
-        let there = &bytes[HEADER..bytes.len().min(HEADER + header.len)];
+        let end = bytes.len().min(HEADER + header.len);
+        let there = &bytes[HEADER..end];
         let shape = match command::kind(code) {
             Kind::Forward(shape) => shape,
             Kind::ChangeUser | Kind::Refuse => return intercepted(code, header.len, there.len()),
         };
         if there.len() < header.len.min(look(code)) {
             return Ok(Err(Stop::Partial));
+        }
+        if matches!(code, command::STMT_EXECUTE | command::STMT_BULK_EXECUTE) {
+            let statement = Command { code, body: &there[1..], whole: false }.statement();
+            if there.len() < header.len.min(events.look(statement)) {
+                return Ok(Err(Stop::Partial));
+            }
         }
         if is_kill(code, &there[1..]) && there.len() == header.len {
             return Ok(Err(Stop::Intercepted(HEADER + header.len)));
@@ -278,15 +295,20 @@ impl Requests {
         if shape != Shape::None {
             self.pending.push_back(Pending { code, shape, statement: command.statement(), seen: whole });
         }
-        events.command(command);
+        let there_len = there.len();
+        if let Some(id) = events.command(command)
+            && let Some(place) = bytes.get_mut(HEADER + 1..HEADER + 5)
+        {
+            place.copy_from_slice(&id.to_le_bytes());
+        }
         let fed = !whole && code == command::STMT_PREPARE;
         let continued = header.len == FULL;
-        self.state = match (header.len - there.len(), continued) {
+        self.state = match (header.len - there_len, continued) {
             (0, true) => State::Continuation { fed },
             (0, false) => State::Command,
             (left, _) => State::Body { left, continued, fed },
         };
-        Ok(Ok(HEADER + there.len()))
+        Ok(Ok(HEADER + there_len))
     }
 }
 

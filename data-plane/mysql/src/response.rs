@@ -19,7 +19,7 @@ pub trait Answered {
     fn ok(&mut self, pending: &Pending, ok: &reply::Ok<'_>);
 
     /// An EOF packet at the end of a result, or behind definitions.
-    fn eof(&mut self, pending: &Pending, status: u16);
+    fn eof(&mut self, pending: &Pending, status: u16, warnings: u16);
 
     /// An ERR. `None` where nothing was asked: the CN is about to close.
     fn err(&mut self, pending: Option<&Pending>, code: u16);
@@ -27,8 +27,8 @@ pub trait Answered {
     /// A change of the session's state.
     fn change(&mut self, change: Change<'_>);
 
-    /// A statement was prepared, under this id.
-    fn prepared(&mut self, statement: u32, columns: u16, params: u16);
+    /// A statement was prepared, under this id of the CN's. Gives the id that the client is to know it by.
+    fn prepared(&mut self, statement: u32, columns: u16, params: u16) -> u32;
 
     /// The whole response of a command is there.
     fn done(&mut self, pending: &Pending);
@@ -357,16 +357,16 @@ impl Responses {
     /// never sends them.
     fn eof(&self, payload: &mut [u8], pending: &Pending, events: &mut impl Answered) -> Result<u16, Desync> {
         let mut fields = Fields::new(&payload[1..]);
-        fields.u16("warnings")?;
+        let warnings = fields.u16("warnings")?;
         let status = fields.u16("status")?;
-        events.eof(pending, status);
+        events.eof(pending, status, warnings);
         payload[3..5].copy_from_slice(&(status & !STATE_CHANGED).to_le_bytes());
         Ok(status)
     }
 
     fn prepared(
         &mut self,
-        payload: &[u8],
+        payload: &mut [u8],
         requests: &mut Requests,
         events: &mut impl Answered,
     ) -> Result<(), Desync> {
@@ -374,7 +374,8 @@ impl Responses {
         let statement = fields.u32("statement id")?;
         let columns = fields.u16("number of columns")?;
         let params = fields.u16("number of parameters")?;
-        events.prepared(statement, columns, params);
+        let id = events.prepared(statement, columns, params);
+        payload[1..5].copy_from_slice(&id.to_le_bytes());
         match (params, columns) {
             (0, 0) => self.end(requests, events),
             (0, columns) => {

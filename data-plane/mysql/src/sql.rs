@@ -3,6 +3,11 @@
 //! Nothing here decides what a statement means. A hint says that the CN must be asked; one too many costs a question,
 //! and one too few is what the trackers and the questions are there for.
 
+mod single;
+
+use single::is_end;
+pub use single::{BySql, begins_transaction, by_sql};
+
 /// What a KILL ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillKind {
@@ -81,9 +86,7 @@ fn plain_kill(text: &[u8]) -> Option<Kill> {
             kind = KillKind::Query;
         } else {
             let id = std::str::from_utf8(word).ok()?.parse().ok()?;
-            let behind = skip(rest);
-            let ends = behind.is_empty() || (behind[0] == b';' && skip(&behind[1..]).is_empty());
-            return ends.then_some(Kill { id, kind });
+            return is_end(rest).then_some(Kill { id, kind });
         }
     }
 }
@@ -131,7 +134,7 @@ const IS_WORD: [bool; 256] = {
 
 /// Kinds of state that a text may touch without a tracker's saying so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hints(u16);
+pub struct Hints(u32);
 
 impl Hints {
     /// User variables.
@@ -168,6 +171,13 @@ impl Hints {
     /// The tracker of transactions.
     pub const TRACKED_TRANSACTION: Self = Self(1 << 15);
 
+    /// Reads what the statement before it left: warnings, FOUND_ROWS, ROW_COUNT. Not about state of its own.
+    pub const READS_LAST: Self = Self(1 << 16);
+    /// Sets variables, as far as can be told. Not about state: the trackers tell.
+    pub const SETS: Self = Self(1 << 18);
+    /// Uses tables, so that the warnings of the statement before it are gone. Not about state.
+    pub const TABLES: Self = Self(1 << 17);
+
     /// None.
     #[must_use]
     pub const fn none() -> Self {
@@ -183,7 +193,19 @@ impl Hints {
     /// Those of these that are about trackers.
     #[must_use]
     pub const fn trackers(self) -> Self {
-        Self(self.0 & !Self::all().0)
+        Self(self.0 & 0xF000)
+    }
+
+    /// Those of these that are about state which no tracker shows.
+    #[must_use]
+    pub const fn state(self) -> Self {
+        Self(self.0 & Self::all().0)
+    }
+
+    /// These without those.
+    #[must_use]
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
     }
 
     /// These and those.
@@ -207,31 +229,49 @@ impl Hints {
 
 /// Words, and what they hint at. In the order of their first letters.
 const WORDS: &[(&[u8], Hints)] = &[
+    (b"ALTER", Hints::TABLES),
     (b"BACKUP", Hints::LOCKED_TABLES),
-    (b"CALL", Hints::HIDDEN),
+    (b"CALL", Hints::HIDDEN.with(Hints::READS_LAST)),
+    (b"CREATE", Hints::TABLES),
     (b"DEALLOCATE", Hints::TEXT_STATEMENTS),
-    (b"EXECUTE", Hints::HIDDEN),
+    (b"DELETE", Hints::TABLES),
+    (b"DIAGNOSTICS", Hints::READS_LAST),
+    (b"DROP", Hints::TABLES),
+    (b"ERRORS", Hints::READS_LAST),
+    (b"ERROR_COUNT", Hints::READS_LAST),
+    (b"EXECUTE", Hints::HIDDEN.with(Hints::READS_LAST)),
     (b"FLUSH", Hints::LOCKED_TABLES),
+    (b"FOUND_ROWS", Hints::READS_LAST),
+    (b"FROM", Hints::TABLES),
     (b"GET_LOCK", Hints::USER_LOCKS),
     (b"HANDLER", Hints::HANDLERS),
+    (b"INSERT", Hints::TABLES),
     (b"LASTVAL", Hints::SEQUENCES),
     (b"LAST_INSERT_ID", Hints::LAST_INSERT_ID),
+    (b"LOAD", Hints::TABLES),
     (b"LOCK", Hints::LOCKED_TABLES),
     (b"NEXTVAL", Hints::SEQUENCES),
     (b"NEXT", Hints::SEQUENCES),
     (b"PREPARE", Hints::TEXT_STATEMENTS),
     (b"RELEASE_LOCK", Hints::USER_LOCKS),
     (b"RELEASE_ALL_LOCKS", Hints::USER_LOCKS),
+    (b"REPLACE", Hints::TABLES),
+    (b"ROW_COUNT", Hints::READS_LAST),
     (b"SESSION_TRACK_SCHEMA", Hints::TRACKED_SCHEMA),
     (b"SESSION_TRACK_STATE_CHANGE", Hints::TRACKED_STATE),
     (b"SESSION_TRACK_SYSTEM_VARIABLES", Hints::TRACKED_VARIABLES),
     (b"SESSION_TRACK_TRANSACTION_INFO", Hints::TRACKED_TRANSACTION),
+    (b"SET", Hints::SETS),
     (b"SETVAL", Hints::SEQUENCES),
     (b"STATEMENT", Hints::VARIABLES),
     (b"SQL_CALC_FOUND_ROWS", Hints::LAST_RESULT),
     (b"TEMPORARY", Hints::TEMPORARY_TABLES),
     (b"TIMESTAMP", Hints::VARIABLES),
+    (b"TRUNCATE", Hints::TABLES),
     (b"UNLOCK", Hints::LOCKED_TABLES),
+    (b"UPDATE", Hints::TABLES),
+    (b"WARNINGS", Hints::READS_LAST),
+    (b"WARNING_COUNT", Hints::READS_LAST),
     (b"XA", Hints::XA),
 ];
 
@@ -239,7 +279,7 @@ const WORDS: &[(&[u8], Hints)] = &[
 /// where it names them.
 #[must_use]
 pub fn hints(text: &[u8], whole: bool) -> Hints {
-    let mut hints = if whole { Hints::none() } else { Hints::all() };
+    let mut hints = if whole { Hints::none() } else { Hints::all().with(Hints::SETS) };
     let mut at = 0;
     while at < text.len() {
         let byte = text[at];
@@ -259,6 +299,12 @@ pub fn hints(text: &[u8], whole: bool) -> Hints {
         }
     }
     hints
+}
+
+/// Whether `text` may be a `FLUSH`, of whatever.
+#[must_use]
+pub fn may_flush(text: &[u8]) -> bool {
+    text.split(|byte| !is_word(*byte)).any(|word| word.eq_ignore_ascii_case(b"FLUSH"))
 }
 
 /// Where the words of each letter begin in [`WORDS`], and where those of the last one end: nearly every word of a
@@ -328,19 +374,20 @@ mod tests {
     fn words_hint_at_state() {
         for (text, hint) in [
             ("SELECT 1", Hints::none()),
-            ("SELECT c FROM sbtest1 WHERE id=4711", Hints::none()),
+            ("SELECT c FROM sbtest1 WHERE id=4711", Hints::TABLES),
+            ("show count(*) warnings", Hints::READS_LAST),
             ("SELECT @@version", Hints::none()),
             ("SELECT @a:=1", Hints::USER_VARIABLES),
             ("select get_lock('x',1)", Hints::USER_LOCKS),
-            ("CREATE TEMPORARY TABLE t SELECT 1", Hints::TEMPORARY_TABLES),
-            ("CALL p()", Hints::HIDDEN),
-            ("SELECT locked FROM t", Hints::none()),
+            ("CREATE TEMPORARY TABLE t SELECT 1", Hints::TEMPORARY_TABLES.with(Hints::TABLES)),
+            ("CALL p()", Hints::HIDDEN.with(Hints::READS_LAST)),
+            ("SELECT locked FROM t", Hints::TABLES),
             ("xa start 'a'", Hints::XA),
-            ("SET session_track_schema=0", Hints::TRACKED_SCHEMA),
+            ("SET session_track_schema=0", Hints::TRACKED_SCHEMA.with(Hints::SETS)),
         ] {
             assert_eq!(hints(text.as_bytes(), true), hint, "{text}");
         }
-        assert_eq!(hints(b"SELECT 1", false), Hints::all());
+        assert_eq!(hints(b"SELECT 1", false).state(), Hints::all());
         let cut = hints(b"SET session_track_system_variables = '...", false);
         assert_eq!(cut.trackers(), Hints::TRACKED_VARIABLES);
     }

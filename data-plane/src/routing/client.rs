@@ -10,6 +10,7 @@ use crate::kill::{self, Asked, Outcome};
 use crate::plane::Plane;
 use crate::session::inbox::Order;
 use crate::sessions::Which;
+use shunt_proto::cn::CnId;
 use shunt_proto::pb;
 use shunt_proto::pb::control_frame::Frame as Down;
 use shunt_proto::pb::data_plane_frame::Frame as Up;
@@ -284,6 +285,7 @@ impl Client {
     async fn publish(&self, snapshot: RoutingSnapshot) {
         let snapshot = Arc::new(snapshot);
         self.plane.routing.publish(&snapshot);
+        self.plane.catalogs.retain(|cn| snapshot.cn(cn).is_some());
         let (file, written) = (self.file.clone(), Arc::clone(&snapshot));
         let write = tokio::task::spawn_blocking(move || state_file::write(&file, &written)).await;
         if let Ok(Err(error)) = write {
@@ -322,12 +324,29 @@ async fn answer(plane: Arc<Plane>, order: pb::Order, up: mpsc::Sender<pb::DataPl
             };
             (answer.sessions, answer.more) = plane.workers.list(&which, limit).await;
         }
+        Some(Asks::Move(order)) => answer.moved = Some(ordered_move(&plane, &order).await),
         Some(Asks::Kill(order)) => answer.set_killed(ordered_kill(&plane, &order).await.to_pb()),
         None => {}
     }
     let frame = pb::DataPlaneFrame { frame: Some(Up::Answer(answer)) };
     // A stream that ended has no use for it.
     let _ = up.send(frame).await;
+}
+
+/// A move by an operator.
+async fn ordered_move(plane: &Plane, order: &pb::order::MoveOrder) -> pb::Moved {
+    let to = (!order.to.is_empty()).then(|| CnId::new(&order.to));
+    let to = match to.transpose() {
+        Ok(to) => to,
+        Err(error) => {
+            let outcome = pb::moved::Outcome::Failed.into();
+            return pb::Moved { outcome, reasons: vec![error.to_string()], ..pb::Moved::default() };
+        }
+    };
+    match plane.workers.move_one(order.session_id, to).await {
+        Some(ended) => ended.to_pb(),
+        None => pb::Moved { outcome: pb::moved::Outcome::Gone.into(), ..pb::Moved::default() },
+    }
 }
 
 /// A KILL by an operator, or by a client of another data plane. An operator's closes the session in any case.

@@ -24,7 +24,7 @@ const TRACKERS: &str = "SELECT @@session_track_system_variables, @@session_track
      @@session_track_state_change, @@session_track_transaction_info";
 
 /// How long a CN may take to forget a session's state: a large transaction may have to be rolled back.
-const TO_RESET: Duration = Duration::from_secs(600);
+pub(super) const TO_RESET: Duration = Duration::from_secs(600);
 
 /// How long a CN may take to answer a command that it answers at once.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -64,6 +64,7 @@ impl Session {
     }
 
     fn refuse(&mut self, err: reply::Err) -> Seen {
+        self.link.mirror.saw_to(true);
         self.link.reply(&err.packet(1));
         Ok(())
     }
@@ -78,8 +79,8 @@ impl Session {
         }
     }
 
-    fn asker(&mut self) -> Asker<'_> {
-        let deprecate_eof = login::deprecates_eof(self.login.capabilities);
+    pub(super) fn asker(&mut self) -> Asker<'_> {
+        let deprecate_eof = login::deprecates_eof(self.login.capabilities());
         Asker::new(self.link.cn_peer(), deprecate_eof)
     }
 
@@ -206,7 +207,7 @@ impl Session {
     async fn try_change_user(&mut self, payload: &[u8], seq: &mut u8) -> Result<Vec<u8>, Denied> {
         let worker = std::rc::Rc::clone(&self.worker);
         let plane = &worker.plane;
-        let change = ChangeUser::read(payload, self.login.capabilities)
+        let change = ChangeUser::read(payload, self.login.capabilities())
             .map_err(|error| Denied::Told(reply::Err::new(1043, "08S01", error.to_string())))?;
         let names = welcome::names(plane, &change.user, &change.attributes)?;
         let tenant = self.view().facts.borrow().tenant.clone();
@@ -217,8 +218,8 @@ impl Session {
                 database: change.database.clone(),
                 // A login has one byte for it.
                 collation: u8::try_from(change.collation).unwrap_or(45),
-                capabilities: self.login.capabilities,
-                max_packet: self.login.max_packet,
+                capabilities: self.login.capabilities(),
+                max_packet: self.login.identity.max_packet,
                 attributes: change.attributes.clone(),
             },
             names,
@@ -241,6 +242,9 @@ impl Session {
         // Suspended while the login was under way.
         super::close_if_suspended(plane, self.view());
         self.password = admitted.password;
+        *self.login = welcome::Kept::of(asked);
+        // What was prepared for it elsewhere is another user's.
+        self.give_up_move("the user changed");
         self.tracks_itself = admitted.tracks_itself;
         tracing::debug!(id = self.view().id, cn = %self.cn, greeting.connection_id, "user changed");
         goodbye(old);
@@ -250,6 +254,13 @@ impl Session {
     /// KILL of an id that the client may have been given by Shunt, or that is the CN's own.
     async fn kill(&mut self, packet: &[u8], kill: Kill) -> Seen {
         let Some(id) = u32::try_from(kill.id).ok().filter(|id| ids::is_ours(*id)) else {
+            // Higher ones than Shunt's no CN has come to give.
+            if self.view().facts.borrow().moved && kill.id < u64::from(ids::FIRST) {
+                // Where the client read it, that number was another connection's.
+                let message =
+                    format!("Unknown thread id: {} (the session has moved to another server since)", kill.id);
+                return self.refuse(reply::Err::new(1094, "HY000", message));
+            }
             self.link.pass(packet);
             return Ok(());
         };
@@ -348,7 +359,7 @@ async fn within<T>(answer: impl Future<Output = Result<T, CnError>>) -> Result<T
     within_limit(AT_ONCE, answer).await
 }
 
-async fn within_limit<T>(
+pub(super) async fn within_limit<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, CnError>>,
 ) -> Result<T, CnError> {
@@ -356,7 +367,7 @@ async fn within_limit<T>(
 }
 
 /// Says goodbye on a connection that nobody uses any more.
-fn goodbye(mut socket: Socket) {
+pub(super) fn goodbye(mut socket: Socket) {
     tokio::task::spawn_local(async move {
         let mut unread = Vec::new();
         let mut peer = Peer { socket: &mut socket, unread: &mut unread };

@@ -2,8 +2,11 @@
 //!
 //! An inbox belongs to the session's worker: orders from elsewhere are brought by a message to that worker.
 
+use super::migrate::outcome::Ended;
+use shunt_proto::cn::CnId;
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
+use tokio::sync::oneshot;
 
 /// An order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +15,17 @@ pub(crate) enum Order {
     Close(Farewell),
     /// Close now.
     Kill,
+    /// Move: the inbox has the particulars.
+    Move,
+}
+
+/// A wish that a session moves.
+#[derive(Debug)]
+pub(crate) struct MoveOrder {
+    /// To this CN; else to the one that has the fewest sessions of those that it may use.
+    pub(crate) to: Option<CnId>,
+    /// Who is told what came of it; dropped when the session ends before.
+    pub(crate) answer: Option<oneshot::Sender<Ended>>,
 }
 
 /// What a client is told when its session is closed.
@@ -27,6 +41,7 @@ pub(crate) enum Farewell {
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     order: RefCell<Option<Order>>,
+    moves: RefCell<Vec<MoveOrder>>,
     full: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -38,6 +53,21 @@ impl Inbox {
         if *waiting != Some(Order::Kill) {
             *waiting = Some(order);
         }
+        self.ring();
+    }
+
+    /// Leaves a wish that the session moves.
+    pub(crate) fn put_move(&self, order: MoveOrder) {
+        self.moves.borrow_mut().push(order);
+        self.ring();
+    }
+
+    /// Takes one.
+    pub(crate) fn take_move(&self) -> Option<MoveOrder> {
+        self.moves.borrow_mut().pop()
+    }
+
+    fn ring(&self) {
         self.full.set(true);
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
@@ -47,7 +77,12 @@ impl Inbox {
     /// Takes an order; without one, `cx` is woken by the next.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Option<Order> {
         if self.full.replace(false) {
-            return self.order.borrow_mut().take();
+            let order = self.order.borrow_mut().take();
+            let moves = !self.moves.borrow().is_empty();
+            self.full.set(order.is_some() && moves);
+            if order.is_some() || moves {
+                return Some(order.unwrap_or(Order::Move));
+            }
         }
         let mut waker = self.waker.borrow_mut();
         match &mut *waker {

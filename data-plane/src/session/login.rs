@@ -251,6 +251,7 @@ fn facts(
         cn_sees_port: if proxied { asked.client.port() } else { own_port() },
         why: String::new(),
         credentials_unknown,
+        moved: false,
     }
 }
 
@@ -357,6 +358,24 @@ async fn first_answer(
     let (connection, parse) = answered?;
     let shown = (asked.identity.capabilities & SESSION_TRACK != 0).then(|| global.unwrap_or_default());
     Ok(First { connection, shown, tracks_itself, parse })
+}
+
+/// The first words with a CN that a session is to move to: switches the trackers on that its globals do not. Says whether
+/// any had to be.
+pub(crate) async fn first_words(
+    plane: &Plane,
+    identity: &Identity,
+    cn: &CnId,
+    mut connection: CnConnection,
+) -> Result<(CnConnection, bool), CnError> {
+    let baseline = plane.routing.baseline(cn);
+    let global = baseline.and_then(|baseline| baseline.subscription.clone());
+    let tracks_itself = !global.as_ref().is_some_and(is_whole);
+    let mut ask = connection.ask(deprecates_eof(identity.capabilities));
+    // What it was let in for: a node out of its cluster says yes to everything but this.
+    let due = [TRACK, READY];
+    ask.run(if tracks_itself { &due[..] } else { &due[1..] }, |_| false).await?;
+    Ok((connection, tracks_itself))
 }
 
 /// The first statement of a session: [`TRACK_AND_ASK`] without the trackers that the CN's globals switch on.

@@ -6,21 +6,30 @@
 //!
 //! Must not know: sockets, which CN, how state is carried.
 
-mod statements;
+pub(crate) mod left;
+pub(crate) mod statements;
 
-use mysql_wire::command;
+use super::pin::PinReason;
+use left::{Counted, Left};
+use mysql_wire::command::{self, Kind, Shape};
 use mysql_wire::reply::{
     self, AUTOCOMMIT, CURSOR_EXISTS, IN_TRANS, LAST_ROW_SENT, MORE_RESULTS, STATE_CHANGED,
 };
 use mysql_wire::request::{Command, Pending, Requested};
 use mysql_wire::response::Answered;
-use mysql_wire::sql::{self, Hints};
+use mysql_wire::sql::{self, BySql, Hints};
 use mysql_wire::track::{self, Change};
-use statements::{LAST_PREPARED, MOST_TEXT, Parse, Statements};
+use statements::{LAST_PREPARED, MOST_TEXT, Parse, Preparing, Statement, Statements};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Names of changed variables that are kept.
 const MOST_VARIABLES: usize = 2048;
+
+/// Texts that prepare by SQL and await their answer, at most.
+const MOST_BY_SQL: usize = 64;
+
+/// Bytes that are kept of an execute that names a statement which has no id yet.
+const MOST_EXECUTED: usize = 16 << 10;
 
 /// What is known of the transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,66 +43,6 @@ pub(crate) enum Transaction {
     Unknown,
 }
 
-/// Why a session cannot move now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum PinReason {
-    Transaction,
-    LockedTables,
-    UserLock,
-    TemporaryTable,
-    Cursor,
-    LongData,
-    Handler,
-    Upload,
-    CredentialsUnknown,
-    TooLarge,
-    UnknownState,
-}
-
-impl PinReason {
-    /// Every reason.
-    const ALL: [Self; 11] = [
-        Self::Transaction,
-        Self::LockedTables,
-        Self::UserLock,
-        Self::TemporaryTable,
-        Self::Cursor,
-        Self::LongData,
-        Self::Handler,
-        Self::Upload,
-        Self::CredentialsUnknown,
-        Self::TooLarge,
-        Self::UnknownState,
-    ];
-
-    /// Its bit among a session's reasons.
-    pub(crate) const fn bit(self) -> u16 {
-        1 << self as u16
-    }
-
-    /// The words for all of `bits`.
-    pub(crate) fn words_of(bits: u16) -> Vec<&'static str> {
-        Self::ALL.into_iter().filter(|reason| bits & reason.bit() != 0).map(Self::words).collect()
-    }
-
-    /// The words that people read.
-    pub(crate) const fn words(self) -> &'static str {
-        match self {
-            Self::Transaction => "transaction",
-            Self::LockedTables => "locked tables",
-            Self::UserLock => "user lock",
-            Self::TemporaryTable => "temporary table",
-            Self::Cursor => "cursor",
-            Self::LongData => "long data",
-            Self::Handler => "handler",
-            Self::Upload => "upload",
-            Self::CredentialsUnknown => "credentials unknown",
-            Self::TooLarge => "too large",
-            Self::UnknownState => "unknown state",
-        }
-    }
-}
-
 /// The mirror of one session.
 #[derive(Debug)]
 pub(crate) struct Mirror {
@@ -102,12 +51,26 @@ pub(crate) struct Mirror {
     hints: Hints,
     /// Variables that were reported to have changed. The values are the CN's to say.
     changed: BTreeSet<Box<[u8]>>,
-    characteristics: Option<Box<[u8]>>,
     statements: Statements,
-    /// Texts of prepares that await their answer, in order; `None`: too long.
-    preparing: VecDeque<Option<Vec<u8>>>,
-    /// Bytes of them.
+    /// Prepares that await their answer, in order.
+    preparing: VecDeque<Preparing>,
+    /// Bytes of their texts.
     preparing_text: usize,
+    /// What texts that await their answer do to statements that are prepared by SQL, by the number of the command.
+    by_sql: VecDeque<(u32, NamedStatement)>,
+    /// Commands with a response that were sent, and how many of them were answered.
+    sent: u32,
+    answered: u32,
+    /// What the CN counts of this session, as far as it was seen from here.
+    counted: Counted,
+    /// The same where its counters began anew (FLUSH STATUS), which they may have.
+    counted_anew: Option<Counted>,
+    /// Its counters began anew before they were read: what they counted is not known.
+    uncounted: bool,
+    /// What the last statement left that no question may take away.
+    left: Left,
+    /// Whether the client may send several statements at once, where it said so after its login.
+    several_statements: Option<bool>,
     too_large: bool,
     /// The client may have narrowed the trackers.
     trackers_touched: bool,
@@ -115,6 +78,14 @@ pub(crate) struct Mirror {
     trackers_named: Hints,
     /// The answer that is being read tells of a change of state.
     state_changed: bool,
+    /// The text that was sent last uses tables.
+    tables: bool,
+    /// It may run code that is not seen.
+    hidden: bool,
+    /// It may change variables for itself alone.
+    varies: bool,
+    /// It may set variables.
+    sets: bool,
     /// A statement ran whose end is reported by a later OK that changes state.
     reports_late: bool,
     /// A question that only an OK without rows answers destroys nothing now.
@@ -124,6 +95,15 @@ pub(crate) struct Mirror {
     /// An error that says that the CN itself is unwell.
     suspect: Option<u16>,
     queries: u32,
+}
+
+/// What a text does to a statement that is prepared by SQL.
+#[derive(Debug)]
+enum NamedStatement {
+    /// Prepares it, by this text.
+    Prepare(Box<[u8]>, Vec<u8>),
+    /// Gives it up.
+    Deallocate(Box<[u8]>),
 }
 
 /// Variables that the meaning of a text depends on.
@@ -138,14 +118,25 @@ impl Mirror {
             locked_tables: false,
             hints: Hints::none(),
             changed: BTreeSet::new(),
-            characteristics: None,
             statements: Statements::new(database),
             preparing: VecDeque::new(),
             preparing_text: 0,
+            by_sql: VecDeque::new(),
+            sent: 0,
+            answered: 0,
+            counted: Counted::default(),
+            counted_anew: None,
+            uncounted: false,
+            left: Left::default(),
+            several_statements: None,
             too_large: false,
             trackers_touched: false,
             trackers_named: Hints::none(),
             state_changed: false,
+            tables: false,
+            hidden: false,
+            varies: false,
+            sets: false,
             reports_late: false,
             may_ask: false,
             quit: false,
@@ -177,6 +168,152 @@ impl Mirror {
         ]
         .into_iter()
         .fold(0, |bits, (pinned, reason)| if pinned { bits | reason.bit() } else { bits })
+    }
+
+    /// Why it cannot move now whatever its CN says, one bit for each reason. What may still be open behind an ERR is not
+    /// among them.
+    pub(crate) fn certain_pins(&self) -> u16 {
+        [
+            (self.may_be_in_transaction(), PinReason::Transaction),
+            (self.locked_tables, PinReason::LockedTables),
+            (self.statements.has_cursor(), PinReason::Cursor),
+            (self.statements.has_long_data(), PinReason::LongData),
+            (self.too_large || self.statements.is_too_large(), PinReason::TooLarge),
+            (self.statements.has_lost() || self.hints.has(Hints::SEQUENCES), PinReason::UnknownState),
+        ]
+        .into_iter()
+        .fold(0, |bits, (pinned, reason)| if pinned { bits | reason.bit() } else { bits })
+    }
+
+    /// What is not known of it, for a log.
+    pub(crate) fn doubts(&self) -> String {
+        let (lost, unsure) = self.statements.lost();
+        format!(
+            "{:?}, {lost} statements lost, {unsure} unsure, uncounted: {}, {:?}",
+            self.hints, self.uncounted, self.counted
+        )
+    }
+
+    /// What is to be asked of the CN.
+    pub(crate) const fn hints(&self) -> Hints {
+        self.hints
+    }
+
+    /// The CN was asked for all that `known` names, and what it counted: nothing of it is in doubt.
+    pub(crate) const fn settle(&mut self, known: Hints, counted: Counted) {
+        self.hints = self.hints.without(known);
+        (self.counted, self.counted_anew) = (counted, None);
+    }
+
+    /// No transaction is open: the CN said so by itself.
+    pub(crate) fn found_status(&mut self, status: u16) {
+        self.status(status);
+    }
+
+    /// What the last statement left.
+    pub(crate) const fn left(&self) -> Left {
+        self.left
+    }
+
+    /// A command that the session saw to itself was answered, by an ERR or not.
+    pub(crate) const fn saw_to(&mut self, err: bool) {
+        self.left.behind(err, false, false, err);
+    }
+
+    /// The CN says whether there are warnings.
+    pub(crate) const fn found_warnings(&mut self, any: bool) {
+        self.left.found_warnings(any);
+    }
+
+    /// Whether a command that begins so takes away all that the last statement left.
+    pub(crate) fn is_overwritten_by(&self, command: Command<'_>) -> bool {
+        let hints = match command.code {
+            command::QUERY if command.whole => sql::hints(command.body, true),
+            command::STMT_EXECUTE => self.statements.hints(command.statement()),
+            _ => return false,
+        };
+        self.left.is_overwritten_by(hints)
+    }
+
+    /// Whether the CN counted of the session what was seen of it from here, and so nothing happened unseen.
+    pub(crate) fn agrees(&self, counted: Counted) -> bool {
+        !self.uncounted && (counted == self.counted || Some(counted) == self.counted_anew)
+    }
+
+    /// Whether the CN counted temporary tables: only once they were gone with the session's state are they not there.
+    pub(crate) fn has_temporary_tables(&self, counted: Counted) -> bool {
+        let expected = [Some(self.counted), self.counted_anew];
+        let agrees = expected.iter().flatten().any(|one| one.temporary_tables == counted.temporary_tables);
+        !agrees || (self.uncounted && self.hints.has(Hints::TEMPORARY_TABLES))
+    }
+
+    /// The CN's counters may begin anew.
+    fn flushes(&mut self) {
+        let counted = [Hints::TEMPORARY_TABLES, Hints::TEXT_STATEMENTS, Hints::HIDDEN];
+        self.uncounted |= counted.into_iter().any(|hint| self.hints.has(hint));
+        self.counted_anew = Some(Counted::default());
+    }
+
+    /// Variables that were reported to have changed.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = &[u8]> {
+        self.changed.iter().map(|name| &**name)
+    }
+
+    /// Whether this variable was reported to have changed.
+    pub(crate) fn has_changed(&self, variable: &[u8]) -> bool {
+        self.changed.contains(variable)
+    }
+
+    /// The session is on another CN now, which counted this of it, and knows each statement by the id that `on_cn` gives.
+    pub(crate) fn moved(&mut self, counted: Counted, on_cn: impl FnMut(u32, u32) -> Result<u32, reply::Err>) {
+        (self.counted, self.counted_anew) = (counted, None);
+        self.left.moved();
+        self.locked_tables = false;
+        self.statements.moved(on_cn);
+    }
+
+    /// Its prepared statements, by the ids that the client knows, in the order in which they were prepared.
+    pub(crate) fn statements(&self) -> Vec<(u32, &Statement)> {
+        self.statements.in_order()
+    }
+
+    /// Whether the statement prepared last is there by its second name.
+    pub(crate) fn has_last_statement(&self) -> bool {
+        self.statements.has_last()
+    }
+
+    /// What the CN said to the statement that a command is about, where it would not prepare it.
+    pub(crate) fn refusal(&self, statement: u32) -> Option<&reply::Err> {
+        self.statements.refusal(statement)
+    }
+
+    /// Whether there may be statements that the CN would not prepare.
+    pub(crate) const fn has_refused(&self) -> bool {
+        self.statements.has_refused()
+    }
+
+    /// The CN says which database is the default one.
+    pub(crate) fn found_database(&mut self, database: Option<&[u8]>) {
+        self.statements.found_database(database.unwrap_or_default());
+    }
+
+    /// The CN says what texts are parsed by now.
+    pub(crate) fn learn_parse(
+        &mut self,
+        sql_mode: &[u8],
+        character_set_client: &[u8],
+        collation_connection: &[u8],
+    ) {
+        self.statements.learn(Parse {
+            sql_mode: sql_mode.into(),
+            character_set_client: character_set_client.into(),
+            collation_connection: collation_connection.into(),
+        });
+    }
+
+    /// Whether the client may send several statements at once, where it said so after its login.
+    pub(crate) const fn several_statements(&self) -> Option<bool> {
+        self.several_statements
     }
 
     /// Whether a transaction is open, or may still be: an ERR leaves one open more often than not.
@@ -237,7 +374,8 @@ impl Mirror {
     pub(crate) fn reset(&mut self) {
         let mut statements = std::mem::replace(&mut self.statements, Statements::new(None));
         statements.reset();
-        *self = Self { statements, queries: self.queries, ..Self::new(None) };
+        let Self { queries, several_statements, .. } = *self;
+        *self = Self { statements, queries, several_statements, ..Self::new(None) };
     }
 
     /// Whether the CN is to be asked for the variables that parsing depends on, once: nothing that the last statement
@@ -281,8 +419,80 @@ impl Mirror {
                 self.statements.set_cursor(pending.statement, false);
             }
             command::STMT_RESET => self.statements.set_cursor(pending.statement, false),
+            command::SET_OPTION => self.several_statements = Some(pending.statement == 0),
             _ => {}
         }
+        self.named(true);
+    }
+
+    /// What the text that is answered now does to statements prepared by SQL, where it did not fail.
+    fn named(&mut self, succeeded: bool) {
+        if self.by_sql.front().is_none_or(|(number, _)| *number != self.answered) {
+            return;
+        }
+        match (self.by_sql.pop_front(), succeeded) {
+            (Some((_, NamedStatement::Prepare(name, sql))), true) => {
+                self.statements.prepared_by_sql(&name, sql)
+            }
+            // The one that had the name before is gone in any case.
+            (Some((_, NamedStatement::Prepare(name, _))), false)
+            | (Some((_, NamedStatement::Deallocate(name))), true) => self.statements.forget_named(&name),
+            _ => {}
+        }
+    }
+
+    /// A text that goes to the CN prepares a statement by SQL, or gives one up.
+    fn read_by_sql(&mut self, text: &[u8]) {
+        let Some(read) = sql::by_sql(text) else { return };
+        let statement = match read {
+            BySql::Prepare(name) => {
+                self.counts(|counted| counted.prepared += 1);
+                NamedStatement::Prepare(name.to_ascii_lowercase().into(), text.to_vec())
+            }
+            BySql::Deallocate(name) => {
+                self.counts(|counted| counted.deallocated += 1);
+                NamedStatement::Deallocate(name.to_ascii_lowercase().into())
+            }
+        };
+        if self.by_sql.len() < MOST_BY_SQL {
+            self.by_sql.push_back((self.sent, statement));
+        } else {
+            self.uncounted = true;
+        }
+    }
+
+    fn counts(&mut self, what: impl Fn(&mut Counted)) {
+        what(&mut self.counted);
+        self.counted_anew.iter_mut().for_each(what);
+    }
+
+    /// Whether the statement that is answered now may have run code that is not seen.
+    fn may_hide(&self) -> bool {
+        // Of several commands that are under way nobody knows here which this is.
+        self.hints.has(Hints::HIDDEN) && (self.hidden || self.sent != self.answered.wrapping_add(1))
+    }
+
+    /// Whether the statement that is answered now may have set variables before it failed.
+    fn may_set(&self) -> bool {
+        self.sets || self.sent != self.answered.wrapping_add(1)
+    }
+
+    /// What the statement that is answered now leaves.
+    fn leaves(&mut self, pending: &Pending, warnings: u16, rows: bool, selected: bool) {
+        let is_statement = matches!(
+            pending.code,
+            command::QUERY
+                | command::STMT_EXECUTE
+                | command::STMT_BULK_EXECUTE
+                | command::INIT_DB
+                | command::PING
+        );
+        if !is_statement && warnings == 0 {
+            return;
+        }
+        // Of several commands that are under way nobody knows here which this is.
+        let tables = self.tables && self.sent == self.answered.wrapping_add(1);
+        self.left.behind(warnings > 0, tables, rows, selected);
     }
 
     fn trackers(&mut self, named: Hints) {
@@ -291,9 +501,11 @@ impl Mirror {
     }
 
     fn set_long_data(&mut self, id: u32, sent: bool) {
-        if id == LAST_PREPARED && !self.preparing.is_empty() {
+        if id == LAST_PREPARED
+            && let Some(preparing) = self.preparing.back_mut()
+        {
             // Of a statement whose id is on its way.
-            self.missed();
+            preparing.unsure |= sent;
         } else {
             self.statements.set_long_data(id, sent);
         }
@@ -301,7 +513,13 @@ impl Mirror {
 
     /// A text goes to the CN.
     fn hinted(&mut self, hints: Hints) {
-        self.hints = self.hints.with(hints);
+        self.hints = self.hints.with(hints.state());
+        self.hidden = hints.has(Hints::HIDDEN);
+        self.varies = hints.has(Hints::VARIABLES);
+        self.sets = self.hidden || hints.has(Hints::SETS);
+        if self.varies {
+            self.left.will_report();
+        }
         self.reports_late |= hints.has(Hints::VARIABLES) || hints.has(Hints::HIDDEN);
     }
 
@@ -309,6 +527,9 @@ impl Mirror {
     /// answers: FOUND_ROWS, LAST_INSERT_ID and warnings stay, ROW_COUNT becomes 0. What is reported late is the client's.
     fn may_ask_behind(&mut self, ok: &reply::Ok<'_>) -> bool {
         let reports = !ok.changes.is_empty();
+        if reports && !self.varies && self.sent == self.answered.wrapping_add(1) {
+            self.left.reported();
+        }
         let late = reports && std::mem::take(&mut self.reports_late);
         let rests = ok.status & (IN_TRANS | MORE_RESULTS) == 0;
         reports && !late && rests && ok.header == reply::OK && ok.affected == 0
@@ -317,26 +538,58 @@ impl Mirror {
     /// Keeps the text of a prepare until it is answered. A client may send many before it reads an answer.
     fn await_prepare(&mut self, text: Vec<u8>) {
         if self.preparing_text + text.len() > MOST_TEXT {
-            return self.preparing.push_back(None);
+            return self.preparing.push_back(Preparing::default());
         }
         self.preparing_text += text.len();
-        self.preparing.push_back(Some(text));
+        self.preparing.push_back(Preparing { text: Some(text), ..Preparing::default() });
     }
 
-    /// The text of the prepare that was answered.
-    fn take_prepared(&mut self) -> Option<Vec<u8>> {
-        let text = self.preparing.pop_front().flatten()?;
-        self.preparing_text -= text.len();
-        Some(text)
+    /// The prepare that was answered.
+    fn take_prepared(&mut self) -> Preparing {
+        let preparing = self.preparing.pop_front().unwrap_or_default();
+        self.preparing_text -= preparing.text.as_ref().map_or(0, Vec::len);
+        preparing
+    }
+
+    /// An execute goes to the CN.
+    fn executes(&mut self, command: Command<'_>) {
+        let id = command.statement();
+        if id == LAST_PREPARED
+            && let Some(preparing) = self.preparing.back_mut()
+        {
+            // Its parameters are not known yet. A bulk is told apart by them only, too.
+            preparing.unsure |= command.code == command::STMT_BULK_EXECUTE;
+            preparing.executed = Some(command.body[..command.body.len().min(MOST_EXECUTED)].to_vec());
+            return;
+        }
+        self.statements.bind(id, command.body, command.code == command::STMT_BULK_EXECUTE);
     }
 }
 
 impl Requested for Mirror {
-    fn command(&mut self, command: Command<'_>) {
+    fn command(&mut self, command: Command<'_>) -> Option<u32> {
+        let is_about_one = matches!(
+            command.code,
+            command::STMT_EXECUTE
+                | command::STMT_BULK_EXECUTE
+                | command::STMT_RESET
+                | command::STMT_FETCH
+                | command::STMT_CLOSE
+                | command::STMT_SEND_LONG_DATA
+        );
+        let on_cn = if is_about_one { self.statements.on_cn(command.statement()) } else { None };
+        (self.tables, self.hidden, self.varies, self.sets) = (false, false, false, false);
         match command.code {
             command::QUERY => {
                 let hints = sql::hints(command.body, command.whole);
+                if hints.has(Hints::LOCKED_TABLES) && sql::may_flush(command.body) {
+                    self.flushes();
+                }
                 self.hinted(hints);
+                self.tables = hints.has(Hints::TABLES);
+                if hints.has(Hints::TEXT_STATEMENTS) && command.whole {
+                    self.read_by_sql(command.body);
+                }
                 self.trackers(hints.trackers());
             }
             command::STMT_PREPARE => {
@@ -347,24 +600,38 @@ impl Requested for Mirror {
             command::STMT_SEND_LONG_DATA => self.set_long_data(command.statement(), true),
             command::STMT_EXECUTE | command::STMT_BULK_EXECUTE | command::STMT_RESET => {
                 let id = command.statement();
+                if command.code != command::STMT_RESET {
+                    self.executes(command);
+                }
                 self.set_long_data(id, false);
                 let hints = self.statements.hints(id);
                 self.hinted(hints);
+                self.tables = command.code != command::STMT_RESET && hints.has(Hints::TABLES);
                 self.trackers(hints.trackers());
             }
             command::QUIT => self.quit = true,
             command::STMT_CLOSE => self.statements.forget(command.statement()),
             _ => {}
         }
+        let has_response = !matches!(
+            command::kind(command.code),
+            Kind::Forward(Shape::None) | Kind::Refuse | Kind::ChangeUser
+        );
+        self.sent = self.sent.wrapping_add(u32::from(has_response));
+        on_cn
+    }
+
+    fn look(&self, id: u32) -> usize {
+        self.statements.look(id)
     }
 
     fn more(&mut self, body: &[u8]) {
         if let Some(last) = self.preparing.back_mut()
-            && let Some(text) = last
+            && let Some(text) = &mut last.text
         {
             if self.preparing_text + body.len() > MOST_TEXT {
                 self.preparing_text -= text.len();
-                *last = None;
+                last.text = None;
             } else {
                 self.preparing_text += body.len();
                 text.extend_from_slice(body);
@@ -381,22 +648,24 @@ impl Answered for Mirror {
         if ok.warnings != 0 {
             self.hints = self.hints.with(Hints::LAST_RESULT);
         }
+        self.leaves(pending, ok.warnings, ok.header == reply::OK && ok.affected > 0, ok.header == reply::EOF);
         // What was not read of a text may have switched trackers: then it changed state, as a long INSERT does not.
         self.trackers_touched |= std::mem::take(&mut self.state_changed) && !pending.seen;
         self.may_ask = self.may_ask_behind(ok);
         self.finished(pending, ok.status);
     }
 
-    fn eof(&mut self, pending: &Pending, status: u16) {
+    fn eof(&mut self, pending: &Pending, status: u16, warnings: u16) {
         if status & STATE_CHANGED != 0 {
             // The changes that it announces are never sent.
             self.hints = self.hints.with(Hints::VARIABLES).with(Hints::USER_VARIABLES);
             self.statements.doubt_parse();
-            if self.hints.has(Hints::HIDDEN) {
+            if self.may_hide() {
                 self.statements.doubt_database();
             }
         }
         self.may_ask = false;
+        self.leaves(pending, warnings, false, true);
         self.finished(pending, status);
     }
 
@@ -405,8 +674,14 @@ impl Answered for Mirror {
         self.transaction = Transaction::Unknown;
         self.hints = self.hints.with(Hints::VARIABLES).with(Hints::LAST_RESULT);
         self.may_ask = false;
-        self.statements.doubt_parse();
-        if self.hints.has(Hints::HIDDEN) {
+        self.left.behind(true, false, false, true);
+        self.named(false);
+        if self.may_set() {
+            self.statements.doubt_parse();
+        } else {
+            self.statements.failed();
+        }
+        if self.may_hide() {
             // A procedure may have dropped it before it failed.
             self.statements.doubt_database();
         }
@@ -437,9 +712,8 @@ impl Answered for Mirror {
             }
             Change::Schema(database) => self.statements.use_database(database),
             Change::State => self.state_changed = true,
-            Change::Characteristics(sql) => {
-                self.characteristics = (!sql.is_empty()).then(|| sql.into());
-            }
+            // Asked for when it is needed: an error tells nobody that it was used up.
+            Change::Characteristics(_) => {}
             Change::Transaction(letters) => {
                 self.locked_tables = letters.get(7) == Some(&b'L');
             }
@@ -447,13 +721,14 @@ impl Answered for Mirror {
         }
     }
 
-    fn prepared(&mut self, statement: u32, _columns: u16, _params: u16) {
-        let text = self.take_prepared();
-        let hints = text.as_ref().map_or(Hints::none(), |text| sql::hints(text, true));
-        self.statements.prepared(statement, text, hints);
+    fn prepared(&mut self, statement: u32, columns: u16, params: u16) -> u32 {
+        let preparing = self.take_prepared();
+        let hints = preparing.text.as_ref().map_or(Hints::none(), |text| sql::hints(text, true));
+        self.statements.prepared(statement, preparing, hints, (columns, params))
     }
 
     fn done(&mut self, _pending: &Pending) {
+        self.answered = self.answered.wrapping_add(1);
         self.queries = self.queries.saturating_add(1);
     }
 }

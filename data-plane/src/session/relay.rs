@@ -6,12 +6,17 @@
 //!
 //! Must not know: why this CN, what becomes of a session whose relay ends.
 
+pub(crate) mod hold;
+mod owed;
+
 use super::inbox::{Inbox, Order};
-use super::mirror::{Mirror, PinReason, Transaction};
+use super::mirror::{Mirror, Transaction};
+use super::pin::PinReason;
 use crate::sessions::{State, View};
 use crate::socket::Socket;
 use crate::wire::Peer;
 use crate::worker::Totals;
+use hold::Hold;
 use mysql_wire::packet::HEADER;
 use mysql_wire::request::{MAX_PENDING, Requests, Stop, Violation};
 use mysql_wire::response::{Desync, Responses};
@@ -50,8 +55,14 @@ pub(crate) enum Event {
     Ask,
     /// The CN answered with an error that says that it is unwell itself.
     Suspect(u16),
-    /// The session rests.
+    /// The session rests, and is to be closed then.
     AtRest,
+    /// A session that is held rests.
+    Rest,
+    /// The next command of a session that is held is there, and was not forwarded.
+    Arrived,
+    /// The next command of a session that is held would end its transaction and begin one. It was not forwarded.
+    Begin,
     /// Somebody wants something of the session.
     Order(Order),
     /// The client is gone.
@@ -97,6 +108,10 @@ pub(crate) struct Link {
     in_vain: (u32, u64, usize),
     retrack: bool,
     tells_rest: bool,
+    /// It is held for a move.
+    hold: Hold,
+    /// What the client's next command gets in place of an answer.
+    owed: Option<Box<owed::Owed>>,
     /// It rests as soon as the client was told what it was answered.
     comes_to_rest: bool,
     pub(crate) passed: Passed,
@@ -138,6 +153,8 @@ impl Link {
             in_vain: (0, 0, 0),
             retrack: false,
             tells_rest: false,
+            hold: Hold::No,
+            owed: None,
             comes_to_rest: false,
             passed: Passed::default(),
             view,
@@ -165,6 +182,11 @@ impl Link {
     /// What the client is shown of changes.
     pub(crate) const fn shown(&mut self) -> &mut Option<Subscription> {
         &mut self.responses.shown
+    }
+
+    /// Whether the client is told of changes.
+    pub(crate) const fn is_shown_changes(&self) -> bool {
+        self.responses.shown.is_some()
     }
 
     /// The intercepted command was seen to; forwarding goes on behind it.
@@ -205,6 +227,12 @@ impl Link {
         self.to_client.extend_from_slice(bytes);
     }
 
+    /// The session goes on with another CN, which was given its state. Gives the old one's socket.
+    pub(crate) fn move_to(&mut self, cn: (Socket, Vec<u8>), _: &hold::SafePoint) -> Socket {
+        self.cn_held = cn.1;
+        std::mem::replace(&mut self.cn, cn.0)
+    }
+
     /// Puts another CN in the place of this one, and gives the old one's socket.
     pub(crate) fn swap(&mut self, cn: (Socket, Vec<u8>), responses: Responses, mirror: Mirror) -> Socket {
         self.responses = responses;
@@ -236,6 +264,11 @@ impl Link {
                     Poll::Ready(Err(event)) => return Poll::Ready(event),
                     Poll::Pending => {}
                 }
+            }
+            if self.hold != Hold::No
+                && let Some(event) = self.due(cx).or_else(|| self.held(cx))
+            {
+                return Poll::Ready(event);
             }
             match self.poll_client(cx, buffer) {
                 Poll::Ready(Ok(())) => moved = true,
@@ -389,14 +422,20 @@ impl Link {
         if !self.to_cn.is_empty() || self.comes_to_rest {
             return Poll::Pending;
         }
+        if self.is_held_back() {
+            return Poll::Pending;
+        }
+        if self.owed.is_some() {
+            return self.poll_owed(cx);
+        }
         match self.stopped {
             Some(Stop::Full) if self.requests.awaited() <= MAX_PENDING / 2 => self.go_on(),
             Some(_) => return Poll::Pending,
             None => {}
         }
         if std::mem::take(&mut self.again) && !self.client_held.is_empty() {
-            let held = std::mem::take(&mut self.client_held);
-            return Poll::Ready(self.advance(&held, cx));
+            let mut held = std::mem::take(&mut self.client_held);
+            return Poll::Ready(self.advance(&mut held, cx));
         }
         let held = self.client_held.len();
         if held >= buffer.len() {
@@ -413,11 +452,11 @@ impl Link {
         self.totals.from_client.update(|sum| sum + n as u64);
         buffer[..held].copy_from_slice(&self.client_held);
         self.client_held = Vec::new();
-        Poll::Ready(self.advance(&buffer[..held + n], cx))
+        Poll::Ready(self.advance(&mut buffer[..held + n], cx))
     }
 
     /// A command that must be there whole and is longer than the worker's buffer: a login, which
-    /// [`mysql_wire::login::MAX_LOGIN`] bounds.
+    /// [`mysql_wire::login::MAX_LOGIN`] bounds, or as much of an execute as tells the types of its 65,535 parameters.
     fn poll_long_command(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
         let held = self.client_held.len();
         self.client_held.resize(held + BURST, 0);
@@ -431,14 +470,35 @@ impl Link {
         }
         self.passed.from_client += n as u64;
         self.totals.from_client.update(|sum| sum + n as u64);
-        let bytes = std::mem::take(&mut self.client_held);
-        Poll::Ready(self.advance(&bytes, cx))
+        let mut bytes = std::mem::take(&mut self.client_held);
+        Poll::Ready(self.advance(&mut bytes, cx))
     }
 
     /// Forwards what can be of `bytes`, and holds the rest.
-    fn advance(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Event> {
+    fn advance(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) -> Result<(), Event> {
+        if self.hold != Hold::No && self.requests.is_at_command() {
+            if let Some(event) = self.arrives(bytes) {
+                self.client_held.extend_from_slice(bytes);
+                return Err(event);
+            }
+            if self.hold == Hold::Command {
+                self.client_held.extend_from_slice(bytes);
+                return Ok(());
+            }
+        }
+        if self.mirror.has_refused()
+            && self.requests.is_at_command()
+            && let Some(err) = self.owes_for(bytes)
+        {
+            self.client_held.extend_from_slice(bytes);
+            self.owe(err);
+            return Ok(());
+        }
         let (taken, stop) = self.requests.advance(bytes, &mut self.mirror).map_err(Event::Violation)?;
         self.client_held.extend_from_slice(&bytes[taken..]);
+        if self.hold != Hold::No && (taken > 0 || matches!(stop, Some(Stop::Intercepted(_)))) {
+            self.hold = Hold::Rest { passed: true };
+        }
         // A beginning is only waited for: nothing keeps the client from being read.
         self.stopped = stop.filter(|stop| *stop != Stop::Partial);
         write(&mut self.cn, &mut self.to_cn, &bytes[..taken], cx);
@@ -449,7 +509,7 @@ impl Link {
     /// is a client that is not read, because a command of its waits for the answers to those before it.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let flows = self.to_client.is_empty() && self.to_cn.is_empty() && !self.has_cn_ended;
-        if flows && self.stopped.is_none() && !self.comes_to_rest {
+        if flows && self.stopped.is_none() && !self.comes_to_rest && !self.is_held_back() {
             self.still_there = None;
             return Poll::Pending;
         }

@@ -16,25 +16,41 @@ use mysql_wire::packet;
 use mysql_wire::reply;
 use mysql_wire::response::{Answered as _, Responses};
 use mysql_wire::track;
-use shunt_proto::tenant::Refusal;
+use shunt_proto::tenant::{Refusal, Request};
 use std::net::{SocketAddr, TcpStream};
 
 /// The most that a CN takes of connection attributes: with more it takes the handshake for broken.
 const MAX_ATTRIBUTES: usize = 65_535;
 
-/// What of a login a later one on the same connection needs.
+/// What of a login a later one needs: of the same client, or of the same session to another CN.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
-    pub(crate) capabilities: Capabilities,
-    pub(crate) max_packet: u32,
+    /// Who it is. The database is the session's own to tell.
+    pub(crate) identity: Identity,
+    /// What it asked for.
+    pub(crate) request: Request,
     pub(crate) listener: SocketAddr,
+}
+
+impl Kept {
+    /// Of a login that asked so.
+    pub(crate) fn of(asked: Asked) -> Self {
+        let Asked { identity, names, listener, .. } = asked;
+        let request = Request { tenant: names.tenant, labels: names.labels };
+        Self { identity: Identity { database: None, ..identity }, request, listener }
+    }
+
+    /// What the client asked for in its first login, and was offered.
+    pub(crate) const fn capabilities(&self) -> Capabilities {
+        self.identity.capabilities
+    }
 }
 
 /// A session at the moment its client sees OK.
 pub(crate) struct Welcomed {
     pub(crate) admitted: Admitted,
     pub(crate) tenant: TenantPlace,
-    pub(crate) login: Kept,
+    pub(crate) login: Box<Kept>,
     pub(crate) responses: Responses,
     pub(crate) mirror: Mirror,
 }
@@ -161,12 +177,11 @@ async fn authenticate(
         counted_for: None,
     };
     let mut admitted = login::admit(plane, &asked, &mut client.peer(), seq).await?;
-    let kept = Kept { capabilities, max_packet: login.max_packet, listener };
     let (ok, responses, mirror) = begin(&admitted, &asked.identity)?;
     client.write(*seq, &ok).await.map_err(|error| Denied::Client(error.into()))?;
     *view.facts.borrow_mut() = std::mem::take(&mut admitted.facts);
     let tenant = admitted.tenant.take().expect("a first login is not counted before");
-    Ok(Welcomed { admitted, tenant, login: kept, responses, mirror })
+    Ok(Welcomed { admitted, tenant, login: Box::new(Kept::of(asked)), responses, mirror })
 }
 
 /// Reads the user name.

@@ -40,10 +40,11 @@ impl Capture {
 /// A server that did not answer, or refused what it must not.
 pub async fn capture(cn: &MariaDb, seeds: &[u64], keep: impl Fn(u8) -> bool) -> Result<Vec<Capture>> {
     make_accounts(cn).await?;
-    let way = Way { address: cn.address(), offered: Caps(u64::MAX), patience: crate::patience() };
+    let way =
+        Way { address: cn.address(), offered: Caps(u64::MAX), patience: crate::patience(), moves: false };
     let mut captures = Vec::new();
     for seed in seeds {
-        let mut session = Session::from_seed(*seed, Surface { bulk: true, trackers: true });
+        let mut session = Session::from_seed(*seed, Surface { bulk: true, trackers: true, moves: false });
         session.steps.retain(|step| match step {
             Step::ChangeUser { .. } => false,
             Step::Command(payload) => payload.first().is_some_and(|command| keep(*command)),

@@ -10,7 +10,10 @@
 //! - what is told of transactions once a client has changed what it is told of, or such a refusal reset
 //!   it: a tracker that was switched on anew begins with how things stand, one that was on tells what is
 //!   new;
-//! - the bit SERVER_SESSION_STATE_CHANGED in EOF packets, where it says nothing that a client can use.
+//! - the bit SERVER_SESSION_STATE_CHANGED in EOF packets, where it says nothing that a client can use;
+//! - by a way on which sessions move: the number of a statement in the text of an error, the number of a row that an
+//!   error names before there was any, what is said of a KILL by a number of a CN that the session left, and what is
+//!   told of transactions.
 
 use crate::caps::Caps;
 use crate::command::{self, com};
@@ -104,6 +107,8 @@ pub struct Way {
     pub offered: Caps,
     /// How long any one packet is waited for.
     pub patience: Duration,
+    /// Sessions may move on it, or are compared with some that do.
+    pub moves: bool,
 }
 
 /// Runs a session.
@@ -113,7 +118,7 @@ pub async fn run(way: Way, session: &Session) -> Transcript {
 
 /// Runs a session: what was answered, what was negotiated, and the packets after the login.
 pub async fn run_recorded(way: Way, session: &Session) -> (Transcript, Caps, Vec<Recorded>) {
-    let Way { address, offered, patience } = way;
+    let Way { address, offered, patience, moves } = way;
     let (user, password) = ACCOUNTS[0];
     let login = Login::user(user).password(password).database(&session.database).patience(patience);
     let login = login
@@ -122,7 +127,8 @@ pub async fn run_recorded(way: Way, session: &Session) -> (Transcript, Caps, Vec
         .session_track(session.session_track);
     let mut player = match Raw::login(address, &login).await {
         Ok(raw) => {
-            Player { raw, ids: HashMap::new(), exchanges: Vec::new(), refused: false, subscribed: false }
+            let (ids, exchanges) = (HashMap::new(), Vec::new());
+            Player { raw, ids, exchanges, refused: false, subscribed: false, moves }
         }
         Err(error) => {
             let broken = Transcript(vec![Exchange::broken("LOGIN".into(), 0, &error)]);
@@ -147,6 +153,8 @@ struct Player {
     refused: bool,
     /// The client has changed what it is told of.
     subscribed: bool,
+    /// Sessions may move.
+    moves: bool,
 }
 
 impl Player {
@@ -175,7 +183,14 @@ impl Player {
             Step::Quit => self.quit().await,
             Step::Pipeline(payloads) => self.pipeline(payloads).await,
             Step::Upload(sql, file) => self.exchange(step, &command::query(sql), file, "").await,
-            Step::Command(payload) => self.exchange(step, payload, &[], "").await,
+            Step::Command(payload) => {
+                let goes_on = self.exchange(step, payload, &[], "").await;
+                if self.moves {
+                    // Nobody uses it.
+                    self.mask_prepared(0);
+                }
+                goes_on
+            }
             Step::Prepare(slot, sql) => {
                 let goes_on = self.exchange(step, &command::prepare(sql), &[], "").await;
                 self.ids.remove(slot);
@@ -297,7 +312,7 @@ impl Player {
     /// Whether an item of session state must be the same.
     fn compares(&self, item: &[u8]) -> bool {
         let transaction = matches!(item.first(), Some(4 | 5));
-        !(self.refused || self.subscribed && transaction)
+        !(self.refused || (self.subscribed || self.moves) && transaction)
     }
 
     /// Takes out of a packet what may differ.
@@ -321,6 +336,9 @@ impl Player {
     /// `(17)` in an error's text becomes `(slot 2)`.
     fn mask_ids(&self, payload: &[u8]) -> Vec<u8> {
         let code = u16::from_le_bytes([payload[1], payload[2]]);
+        if self.moves {
+            return mask_moved(payload);
+        }
         if ![1243, 1421].contains(&code) {
             return payload.to_vec();
         }
@@ -344,6 +362,19 @@ impl Player {
             packet.payload[1..5].copy_from_slice(&(slot as u32).to_le_bytes());
         }
     }
+}
+
+/// An ERR, without what differs where sessions move.
+fn mask_moved(payload: &[u8]) -> Vec<u8> {
+    let (head, text) = payload.split_at(payload.len().min(9)); // code and SQLSTATE
+    let text = String::from_utf8_lossy(text);
+    let text =
+        text.split(" (the session has moved").next().unwrap_or_default().replace("at row 0", "at row 1");
+    let parts = text.split('(').map(|part| {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        if rest.starts_with(')') { format!("id{rest}") } else { part.to_owned() }
+    });
+    [head, parts.collect::<Vec<_>>().join("(").as_bytes()].concat()
 }
 
 /// Brings an OK's tracked variables into an order, and keeps only some of the items. The items of variables have

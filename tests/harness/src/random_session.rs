@@ -79,6 +79,9 @@ pub struct Surface {
     pub bulk: bool,
     /// The trackers are on globally, so that both runs are told everything.
     pub trackers: bool,
+    /// Sessions move. A server that is sent long data for a parameter that had a value of another type before shows
+    /// parts of that value, which nobody can carry.
+    pub moves: bool,
 }
 
 struct Statement {
@@ -358,6 +361,9 @@ impl Generator<'_> {
         if params == 0 {
             return self.execute(slot, params, Execute::default());
         }
+        if self.surface.moves && self.statements[slot].as_ref().is_some_and(|statement| statement.sent) {
+            return self.prepare(slot);
+        }
         let parameter = self.rng.random_range(0..params);
         for _ in 0..self.rng.random_range(1..4) {
             let length = *[0, 1, 10, 70_000].choose(&mut self.rng).expect("not empty");
@@ -454,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_seed_is_a_session() {
-        let surface = Surface { bulk: true, trackers: false };
+        let surface = Surface { bulk: true, ..Surface::default() };
         for seed in 4..64 {
             let one = Session::from_seed(seed, surface);
             assert_eq!(one.steps, Session::from_seed(seed, surface).steps);

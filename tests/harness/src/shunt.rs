@@ -165,7 +165,7 @@ fn merge(into: &mut Value, from: &Value) {
 /// The keys that shunt-control takes beside its addresses.
 const CONTROL: &[&str] = &["admin", "api", "groups", "policy", "security", "store", "tenants"];
 /// The keys that shunt-data takes beside its addresses.
-const DATA: &[&str] = &["admin", "cn_account", "cn_proxy_protocol", "limits", "mysql", "state"];
+const DATA: &[&str] = &["admin", "cn_account", "cn_proxy_protocol", "limits", "mysql", "rehearsal", "state"];
 
 /// One program of a running Shunt.
 pub struct Plane {

@@ -6,13 +6,15 @@
 
 use anyhow::{Result, ensure};
 use futures::StreamExt as _;
+use serde_json::json;
 use shunt_harness::caps::Caps;
 use shunt_harness::coverage::Coverage;
 use shunt_harness::differential::{Way, make_accounts, run, set_up, tear_down};
 use shunt_harness::fault_proxy::{FaultProxy, Mutation};
 use shunt_harness::packet::Packet;
 use shunt_harness::random_session::{Session, Surface};
-use shunt_harness::{Login, MariaDb, Raw, Setup, Shape, Shunt, com, patience};
+use shunt_harness::{Group, Login, MariaDb, Raw, Setup, Shape, Shunt, com, patience};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,9 +91,16 @@ impl<'a> Comparison<'a> {
         let mut root = cn.root().await?;
         let trackers = root.value("SELECT @@global.session_track_system_variables").await? == "*";
         let offered = Raw::connect(address, &Login::user("app")).await?.greeting.caps;
-        let surface = Surface { bulk: offered.has(Caps::MARIADB_BULK), trackers };
-        let directly = Way { address: cn.address(), offered, patience };
+        let surface = Surface { bulk: offered.has(Caps::MARIADB_BULK), trackers, moves: false };
+        let directly = Way { address: cn.address(), offered, patience, moves: false };
         Ok(Self { cn, directly, otherwise: Way { address, ..directly }, surface })
+    }
+
+    /// By a way on which sessions move.
+    fn with_moves(mut self) -> Self {
+        (self.directly.moves, self.otherwise.moves) = (true, true);
+        self.surface.moves = true;
+        self
     }
 
     /// Runs a seed both ways: the difference, if there is one.
@@ -186,6 +195,61 @@ async fn shunt_does_not_differ_from_a_cn_as_it_comes() -> Result<()> {
     let cn = cn(false).await?;
     let shunt = shunt(&cn, "epoll").await?;
     Comparison::new(&cn, shunt.address(), patience()).await?.must_agree(seeds(500)).await
+}
+
+/// Two names of one CN: a move goes to another session of the server that has the data.
+async fn restless(cn: &MariaDb, io: &str) -> Result<Shunt> {
+    cn.service_account().await?;
+    let other = json!({ "name": "cn-2", "address": format!("localhost:{}", cn.address().port()) });
+    let group = Group::named("shared").cn("cn-1", cn.address()).cn_with(other);
+    let setup = Setup::new().group(group).cn_account("shunt", "shunt").set("rehearsal.restless", true);
+    // Nothing may be lost, however long a session is looked at; and a busy machine is no reason to stay.
+    let setup =
+        setup.set("policy.migrate.last_result_grace", "1h").set("policy.migrate.freeze_deadline", "20s");
+    setup.set("mysql.io", io).standalone().await
+}
+
+/// What the metrics say of moves: a count for each outcome and reason.
+async fn moves(shunt: &mut Shunt) -> Result<BTreeMap<String, f64>> {
+    let metrics = shunt.plane("standalone").metrics().await?;
+    let counts = metrics.lines().filter_map(|line| {
+        let (name, count) = line.strip_prefix("shunt_data_moves")?.rsplit_once(' ')?;
+        Some((name.to_owned(), count.parse().ok()?))
+    });
+    Ok(counts.collect())
+}
+
+/// Of the moves that nothing pinned, nearly all are done.
+fn must_have_moved(counts: &BTreeMap<String, f64>) -> Result<()> {
+    for (what, count) in counts {
+        println!("{count:>8} {what}");
+    }
+    let of = |outcome: &str| {
+        counts
+            .iter()
+            .find(|(what, _)| what.contains(&format!("outcome=\"{outcome}\"")))
+            .map_or(0.0, |(_, n)| *n)
+    };
+    let (moved, failed) = (of("moved"), of("failed"));
+    ensure!(moved > 0.0 && moved >= 0.95 * (moved + failed), "{moved} moved, {failed} failed");
+    Ok(())
+}
+
+/// A session that moves whenever it can, between any two commands, answers what one answers that stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_moves_between_any_two_commands_does_not_differ() -> Result<()> {
+    for (trackers, io, half) in [(true, "io_uring", 0), (false, "epoll", 1)] {
+        let cn = cn(trackers).await?;
+        cn.run(&["INSTALL SONAME 'metadata_lock_info'"]).await?;
+        let mut shunt = restless(&cn, io).await?;
+        let seeds = seeds(2000).into_iter().filter(|seed| number("SEED").is_some() || seed / 4 % 2 == half);
+        let comparison = Comparison::new(&cn, shunt.address(), patience()).await?.with_moves();
+        let compared = comparison.must_agree(seeds.collect()).await;
+        let counts = moves(&mut shunt).await?;
+        must_have_moved(&counts)?;
+        compared?;
+    }
+    Ok(())
 }
 
 fn is_ok(packet: &Packet) -> bool {

@@ -337,11 +337,16 @@ fn responses_with_eof() -> Vec<u8> {
 struct Heard(Vec<String>);
 
 impl Requested for Heard {
-    fn command(&mut self, command: Command<'_>) {
+    fn command(&mut self, command: Command<'_>) -> Option<u32> {
         self.0.push(format!("command {:#x}", command.code));
+        None
     }
 
     fn more(&mut self, _: &[u8]) {}
+
+    fn look(&self, _: u32) -> usize {
+        0
+    }
 }
 
 impl Answered for Heard {
@@ -349,7 +354,7 @@ impl Answered for Heard {
         self.0.push(format!("ok {}", ok.status));
     }
 
-    fn eof(&mut self, _: &Pending, status: u16) {
+    fn eof(&mut self, _: &Pending, status: u16, _: u16) {
         self.0.push(format!("eof {status}"));
     }
 
@@ -361,8 +366,9 @@ impl Answered for Heard {
         self.0.push(format!("{change:?}"));
     }
 
-    fn prepared(&mut self, statement: u32, columns: u16, params: u16) {
+    fn prepared(&mut self, statement: u32, columns: u16, params: u16) -> u32 {
         self.0.push(format!("prepared {statement} {columns} {params}"));
+        statement
     }
 
     fn done(&mut self, pending: &Pending) {
@@ -388,7 +394,7 @@ fn forward_requests(pieces: &[&[u8]]) -> (Vec<u8>, Heard, Option<Stop>) {
     let (mut held, mut forwarded, mut stopped) = (Vec::new(), Vec::new(), None);
     for piece in pieces {
         held.extend_from_slice(piece);
-        let Ok((taken, stop)) = requests.advance(&held, &mut heard) else { break };
+        let Ok((taken, stop)) = requests.advance(&mut held, &mut heard) else { break };
         forwarded.extend(held.drain(..taken));
         stopped = stop.filter(|stop| *stop != Stop::Partial);
         if stopped.is_some() {
@@ -426,7 +432,7 @@ fn asked(ask: &[&[u8]]) -> Requests {
     for payload in ask {
         one(0, payload, &mut stream);
     }
-    let taken = requests.advance(&stream, &mut Heard::default()).map(|(taken, _)| taken);
+    let taken = requests.advance(&mut stream, &mut Heard::default()).map(|(taken, _)| taken);
     assert_eq!(taken, Ok(stream.len()));
     assert_eq!(command::kind(command::PING), command::Kind::Forward(Shape::Simple));
     requests

@@ -33,11 +33,16 @@ struct Heard {
 }
 
 impl Requested for Heard {
-    fn command(&mut self, command: Command<'_>) {
+    fn command(&mut self, command: Command<'_>) -> Option<u32> {
         self.commands.push(command.code);
+        None
     }
 
     fn more(&mut self, _: &[u8]) {}
+
+    fn look(&self, _: u32) -> usize {
+        0
+    }
 }
 
 impl Answered for Heard {
@@ -45,7 +50,7 @@ impl Answered for Heard {
         self.oks += 1;
     }
 
-    fn eof(&mut self, _: &Pending, _: u16) {
+    fn eof(&mut self, _: &Pending, _: u16, _: u16) {
         self.eofs += 1;
     }
 
@@ -65,8 +70,9 @@ impl Answered for Heard {
         });
     }
 
-    fn prepared(&mut self, _: u32, _: u16, _: u16) {
+    fn prepared(&mut self, statement: u32, _: u16, _: u16) -> u32 {
         self.prepared += 1;
+        statement
     }
 
     fn done(&mut self, _: &Pending) {
@@ -187,7 +193,8 @@ impl Scan {
         while there < bytes.len() {
             there = there.saturating_add(self.piece()).min(bytes.len());
             loop {
-                let (now, stop) = self.requests.advance(&bytes[taken..there], &mut self.heard)?;
+                let (now, stop) =
+                    self.requests.advance(&mut bytes[taken..there].to_vec(), &mut self.heard)?;
                 taken += now;
                 let Some(Stop::Intercepted(length)) = stop else {
                     ensure!(stop != Some(Stop::Full), "a recorded session has few commands under way");

@@ -149,11 +149,14 @@ async fn wrong_arguments_and_refusals_are_told_apart() -> Result<()> {
         &["apply"],
         &["-o", "yaml", "status"],
         &["--server", "https://127.0.0.1:1", "status"],
+        &["session", "move"],
+        &["session", "move", "1", "--to"],
+        &["cn", "drain"],
+        &["cn", "drain", "cn-1", "--timeout", "soon"],
+        &["cn", "drain", "cn-1", "--on-timeout", "hope"],
+        &["cn", "undrain"],
         // Not built yet: no dead commands.
-        &["cn", "drain", "cn-1"],
-        &["cn", "undrain", "cn-1"],
         &["group", "scale", "tp", "3"],
-        &["session", "move", "1"],
         &["rebalance"],
         &["store", "adopt"],
     ] {
@@ -173,6 +176,9 @@ async fn wrong_arguments_and_refusals_are_told_apart() -> Result<()> {
         (&["group", "delete", "tp"], "group tp has CNs: cn-1, cn-2"),
         (&["session", "get", "1073741824"], "session 1073741824 does not exist"),
         (&["session", "kill", "5"], "session 5 does not exist"),
+        (&["session", "move", "1073741824"], ""),
+        (&["cn", "drain", "cn-9"], "NOT_FOUND"),
+        (&["cn", "undrain", "cn-9"], "NOT_FOUND"),
         (&["data-plane", "forget", "dp-nobody"], "data plane dp-nobody does not exist"),
         (&["apply", "-f", "/nowhere/at.all"], "/nowhere/at.all"),
     ] {

@@ -22,11 +22,37 @@ pub(super) async fn run(server: &Server, command: &Session) -> Result<Answer, Fa
             answer.json.iter_mut().for_each(with_absent);
             Ok(answer)
         }
+        Session::Move { id, to } => {
+            let request = pb::MoveSessionRequest { id: *id, to: to.clone().unwrap_or_default() };
+            let moved = server.call(sessions.move_session(request)).await?;
+            let mut answer = Answer::message(&moved, told(*id, &moved));
+            answer.is_refusal = moved.outcome() != pb::moved::Outcome::Moved;
+            if let Some(json) = answer.json.as_mut().filter(|json| json.get("pause").is_none()) {
+                json["pause"] = Value::Null;
+            }
+            Ok(answer)
+        }
         Session::Kill { id, query } => {
             let request = pb::KillSessionRequest { id: *id, query_only: *query };
             server.call(sessions.kill_session(request)).await?;
             let what = if *query { "its query killed" } else { "killed" };
             Ok(Answer::done(format!("session/{id} {what}")))
+        }
+    }
+}
+
+/// What came of a move, in words.
+fn told(id: u32, moved: &pb::Moved) -> String {
+    let reasons = moved.reasons.join(", ");
+    match moved.outcome() {
+        pb::moved::Outcome::Moved => {
+            let pause = duration(moved.pause.as_ref());
+            format!("session/{id} moved from {} to {}, pause {pause}", moved.from, moved.to)
+        }
+        pb::moved::Outcome::Gone => format!("session/{id} is gone"),
+        pb::moved::Outcome::Pinned => format!("session/{id} stays on {}: pinned: {reasons}", moved.from),
+        pb::moved::Outcome::Failed | pb::moved::Outcome::Unspecified => {
+            format!("session/{id} stays on {}: {reasons}", moved.from)
         }
     }
 }
@@ -93,9 +119,16 @@ fn shown(session: &pb::Session) -> String {
         ("State", session.state().as_str_name().to_owned()),
         ("Idle", duration(session.idle.as_ref())),
         ("Pinned", or_none(session.pinned.join(","))),
+        ("Last move", last_move(session.last_move.as_ref())),
         ("Queries", session.queries.to_string()),
         ("Started", started.map_or_else(|| NONE.to_owned(), |_| ago())),
     ])
+}
+
+fn last_move(last: Option<&pb::session::Move>) -> String {
+    let Some(pb::session::Move { at, from, to, outcome, reason }) = last else { return NONE.to_owned() };
+    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    format!("{outcome} from {from} to {}{reason}, {}", or_none(to), time(at.as_ref()))
 }
 
 fn time(at: Option<&prost_types::Timestamp>) -> String {

@@ -106,6 +106,27 @@ impl pb::session_service_server::SessionService for Fake {
     async fn kill_session(&self, _: Request<pb::KillSessionRequest>) -> Answered<pb::KillSessionResponse> {
         Ok(Response::new(pb::KillSessionResponse {}))
     }
+
+    async fn move_session(&self, request: Request<pb::MoveSessionRequest>) -> Answered<pb::Moved> {
+        let pb::MoveSessionRequest { to, .. } = request.into_inner();
+        let from = "cn-1".to_owned();
+        let moved = match to.as_str() {
+            "cn-2" => pb::Moved {
+                outcome: pb::moved::Outcome::Moved.into(),
+                from,
+                to,
+                pause: Some(prost_types::Duration { seconds: 0, nanos: 2_500_000 }),
+                reasons: Vec::new(),
+            },
+            _ => pb::Moved {
+                outcome: pb::moved::Outcome::Pinned.into(),
+                from,
+                reasons: vec!["user lock".to_owned()],
+                ..pb::Moved::default()
+            },
+        };
+        Ok(Response::new(moved))
+    }
 }
 
 #[tonic::async_trait]
@@ -271,6 +292,24 @@ async fn a_session_list_says_who_did_not_answer() {
     assert!(answer.words.contains("a\\u{1b}[2J"), "{}", answer.words);
     let killed = run(&url, &["session", "kill", "1073741824"]).await.unwrap();
     assert_eq!((killed.words.as_str(), killed.json), ("session/1073741824 killed", None));
+}
+
+#[tokio::test]
+async fn a_move_says_what_came_of_it_and_is_a_refusal_where_the_session_stays() {
+    let url = Fake::default().start();
+    let moved = run(&url, &["session", "move", "1073741824", "--to", "cn-2"]).await.unwrap();
+    assert_eq!(moved.words, "session/1073741824 moved from cn-1 to cn-2, pause 2ms");
+    assert!(!moved.is_refusal);
+    let json = moved.json.unwrap();
+    let shown = json!({
+        "outcome": "moved", "from": "cn-1", "to": "cn-2", "pause": json["pause"], "reasons": []
+    });
+    assert_eq!(json, shown);
+    assert!(json["pause"].as_str().is_some_and(|pause| pause.starts_with("0.0025")), "{json}");
+    let stays = run(&url, &["session", "move", "1073741824"]).await.unwrap();
+    assert_eq!(stays.words, "session/1073741824 stays on cn-1: pinned: user lock");
+    assert!(stays.is_refusal);
+    assert_eq!(stays.json.map(|json| json["pause"].clone()), Some(serde_json::Value::Null));
 }
 
 #[tokio::test]

@@ -183,6 +183,19 @@ impl FakePlane {
                 let sessions = all.into_iter().take(limit).collect();
                 pb::Answer { id: order.id, sessions, more, ..pb::Answer::default() }
             }
+            pb::order::Order::Move(order_to_move) => {
+                let session = self.sessions.iter_mut().find(|one| one.id == order_to_move.session_id);
+                let moved = match session {
+                    Some(session) => pb::Moved {
+                        outcome: pb::moved::Outcome::Moved.into(),
+                        from: std::mem::replace(&mut session.cn, order_to_move.to.clone()),
+                        to: order_to_move.to,
+                        ..pb::Moved::default()
+                    },
+                    None => pb::Moved { outcome: pb::moved::Outcome::Gone.into(), ..pb::Moved::default() },
+                };
+                pb::Answer { id: order.id, moved: Some(moved), ..pb::Answer::default() }
+            }
             pb::order::Order::Kill(kill) => {
                 use pb::killed::Outcome;
                 let may = |session: &pb::Session| match &kill.asker {

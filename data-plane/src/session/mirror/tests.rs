@@ -1,3 +1,4 @@
+use super::left::Counted;
 use super::statements::Under;
 use super::*;
 use mysql_wire::command::Shape;
@@ -129,6 +130,7 @@ fn the_statement_that_was_prepared_last_has_a_second_name() {
     mirror.command(command(command::STMT_PREPARE, b"SELECT ?"));
     // Which one that is will be known later.
     mirror.command(command(command::STMT_SEND_LONG_DATA, &[0xFF, 0xFF, 0xFF, 0xFF, 0, 0, b'x']));
+    mirror.prepared(9, 1, 1);
     assert_eq!(words(&mirror), ["unknown state"]);
     let mut mirror = Mirror::new(None);
     mirror.command(command(command::STMT_PREPARE, b"SELECT ?"));
@@ -171,7 +173,7 @@ fn texts_of_prepares_that_nobody_answers_are_bounded() {
         mirror.command(Command { code: command::STMT_PREPARE, body: &vec![b'x'; 1 << 20], whole: false });
         mirror.more(&vec![b'x'; 1 << 20]);
     }
-    let kept: usize = mirror.preparing.iter().flatten().map(Vec::len).sum();
+    let kept: usize = mirror.preparing.iter().filter_map(|one| one.text.as_ref()).map(Vec::len).sum();
     assert!(kept <= MOST_TEXT && kept == mirror.preparing_text, "{kept}");
     for id in 0..8 {
         mirror.prepared(id, 0, 0);
@@ -259,7 +261,7 @@ fn the_question_waits_until_it_costs_the_client_nothing() {
     // What came behind it counts.
     let mut mirror = Mirror::new(None);
     mirror.ok(&query, &reports(0));
-    mirror.eof(&query, 0);
+    mirror.eof(&query, 0, 0);
     assert!(!mirror.take_ask());
     mirror.ok(&query, &reports(0));
     mirror.err(Some(&query), 1064);
@@ -288,11 +290,139 @@ fn changes_that_are_announced_and_not_sent_are_doubted() {
     let query = pending(command::QUERY, 0);
     let (ansi, other) = (parsed_by(b"ANSI"), parsed_by(b""));
     mirror.learn(&reply::Ok { changes: &ansi, ..ok(0) });
-    mirror.eof(&query, STATE_CHANGED);
+    mirror.eof(&query, STATE_CHANGED, 0);
     mirror.command(command(command::STMT_PREPARE, b"SELECT 1"));
     mirror.prepared(1, 1, 0);
     mirror.ok(&query, &reports(0));
     assert!(mirror.take_ask());
     mirror.learn(&reply::Ok { changes: &other, ..ok(0) });
     assert_eq!(words(&mirror), ["unknown state"]);
+}
+
+/// What a client binds by the second name of a statement that has no id yet is the statement's all the same.
+#[test]
+fn types_are_kept_with_their_statement() {
+    let execute = |id: u32, new: u8, types: &[u8]| {
+        let mut body = id.to_le_bytes().to_vec();
+        body.extend_from_slice(&[0, 1, 0, 0, 0, 0, new]);
+        body.extend_from_slice(types);
+        body
+    };
+    let bound = |mirror: &Mirror, id: u32| mirror.statements.by_id[&id].types.clone();
+    let mut mirror = Mirror::new(None);
+    mirror.command(command(command::STMT_PREPARE, b"SELECT ?"));
+    mirror.command(command(command::STMT_EXECUTE, &execute(u32::MAX, 1, &[8, 0])));
+    assert_eq!(mirror.prepared(9, 1, 1), 9);
+    assert_eq!(bound(&mirror, 9).as_deref(), Some(&[8, 0][..]));
+    assert!(words(&mirror).is_empty());
+    // Later executes go by them, until others are sent.
+    mirror.command(command(command::STMT_EXECUTE, &execute(9, 0, b"x")));
+    assert_eq!(bound(&mirror, 9).as_deref(), Some(&[8, 0][..]));
+    mirror.command(command(command::STMT_EXECUTE, &execute(9, 1, &[253, 0])));
+    assert_eq!(bound(&mirror, 9).as_deref(), Some(&[253, 0][..]));
+    assert_eq!(mirror.look(9), 1 + 9 + 1 + 1 + 2);
+    // Nobody saw what was bound to this one.
+    mirror.command(command(command::STMT_PREPARE, b"SELECT ?, ?"));
+    mirror.command(command(command::STMT_EXECUTE, &execute(u32::MAX, 1, &[8])));
+    mirror.prepared(10, 2, 2);
+    assert_eq!(words(&mirror), ["unknown state"]);
+}
+
+/// On another CN a statement has another id, and the client goes on with its own.
+#[test]
+fn ids_are_the_client_s_wherever_the_session_is() {
+    let mut mirror = Mirror::new(None);
+    for id in [1, 2] {
+        mirror.command(command(command::STMT_PREPARE, b"SELECT 1"));
+        assert_eq!(mirror.prepared(id, 1, 0), id);
+    }
+    let close = |id: u32| id.to_le_bytes();
+    mirror.moved(Counted::default(), |id, _| match id {
+        1 => Ok(2),
+        _ => Err(reply::Err::new(1146, "42S02", "gone")),
+    });
+    assert_eq!(mirror.command(command(command::STMT_EXECUTE, &close(1))), Some(2));
+    assert_eq!(mirror.command(command(command::STMT_EXECUTE, &close(u32::MAX))), None);
+    // The one that could not be prepared, and one that nobody prepared, are no other one of the session's.
+    assert_eq!(mirror.refusal(2).map(|err| err.code), Some(1146));
+    for id in [2, 2 | 0x4000_0000] {
+        let on_cn = mirror.command(command(command::STMT_RESET, &close(id)));
+        assert!(on_cn.unwrap_or(id) != 2, "{on_cn:?}");
+    }
+    mirror.command(command(command::STMT_PREPARE, b"SELECT 2"));
+    assert_eq!(mirror.prepared(3, 1, 0), 3);
+    mirror.command(command(command::STMT_PREPARE, b"SELECT 3"));
+    assert_eq!(mirror.prepared(4, 1, 0), 4);
+    assert_eq!(mirror.command(command(command::STMT_CLOSE, &close(1))), Some(2));
+    assert_eq!(mirror.command(command(command::STMT_EXECUTE, &close(4))), Some(4));
+}
+
+/// What a statement left is precious until nobody can read it any more.
+#[test]
+fn what_the_last_statement_left_is_known() {
+    let query = pending(command::QUERY, 0);
+    let mut mirror = Mirror::new(None);
+    let mut ran = |text: &str, end: reply::Ok<'static>| {
+        mirror.command(command(command::QUERY, text.as_bytes()));
+        mirror.ok(&query, &end);
+        mirror.done(&query);
+        mirror.left()
+    };
+    let changed = |affected| reply::Ok { affected, ..ok(AUTOCOMMIT) };
+    let warned = |warnings| reply::Ok { warnings, ..ok(AUTOCOMMIT) };
+    let rows = reply::Ok { header: reply::EOF, ..ok(AUTOCOMMIT) };
+    assert!(!ran("DO 1", changed(0)).is_precious());
+    assert!(ran("UPDATE t SET a = 1", changed(2)).is_precious());
+    let left = ran("SELECT 1", rows);
+    assert!(!left.is_precious() && left.selected());
+    assert!(ran("SELECT 1 / 0", warned(1)).is_precious());
+    // Without a table the warnings of the one before stay.
+    assert!(ran("SELECT 1", rows).is_precious());
+    let left = ran("SELECT a FROM t", rows);
+    assert!(!left.is_precious() && left.may_have_warnings());
+    mirror.err(Some(&query), 1064);
+    assert!(mirror.left().is_precious());
+    for (text, takes_it_away) in
+        [("SELECT a FROM t", true), ("SELECT 1", false), ("SHOW WARNINGS", false), ("DELETE FROM t", true)]
+    {
+        let next = command(command::QUERY, text.as_bytes());
+        assert_eq!(mirror.is_overwritten_by(next), takes_it_away, "{text}");
+    }
+}
+
+#[test]
+fn statements_prepared_by_sql_come_and_go_with_their_answers() {
+    let query = pending(command::QUERY, 0);
+    let mut mirror = Mirror::new(None);
+    let names = |mirror: &Mirror| {
+        let all = mirror.statements();
+        all.iter().filter_map(|(_, one)| one.name.as_deref().map(<[u8]>::to_vec)).collect::<Vec<_>>()
+    };
+    let send = |mirror: &mut Mirror, text: &str| {
+        mirror.command(command(command::QUERY, text.as_bytes()));
+    };
+    let done = |mirror: &mut Mirror| {
+        mirror.ok(&query, &ok(AUTOCOMMIT));
+        mirror.done(&query);
+    };
+    // Two in one burst.
+    send(&mut mirror, "PREPARE one FROM 'SELECT 1'");
+    send(&mut mirror, "PREPARE Two FROM 'SELECT 2'");
+    assert!(names(&mirror).is_empty());
+    done(&mut mirror);
+    done(&mut mirror);
+    assert_eq!(names(&mirror), [b"one".to_vec(), b"two".to_vec()]);
+    assert!(mirror.agrees(Counted { prepared: 2, ..Counted::default() }));
+    // One that fails takes the one of its name away, too.
+    send(&mut mirror, "PREPARE ONE FROM 'nonsense'");
+    mirror.err(Some(&query), 1064);
+    mirror.done(&query);
+    assert_eq!(names(&mirror), [b"two".to_vec()]);
+    send(&mut mirror, "DEALLOCATE PREPARE two");
+    done(&mut mirror);
+    assert!(names(&mirror).is_empty());
+    // What was not seen shows in the CN's counters.
+    send(&mut mirror, "PREPARE three FROM @v");
+    done(&mut mirror);
+    assert!(!mirror.agrees(Counted { prepared: 4, deallocated: 1, ..Counted::default() }));
 }

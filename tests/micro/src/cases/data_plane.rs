@@ -13,6 +13,8 @@ pub(super) mod routing {
 pub(super) mod session {
     #[allow(dead_code, reason = "sessions use all of it")]
     pub(crate) mod mirror;
+    #[allow(dead_code, reason = "sessions use all of it")]
+    pub(crate) mod pin;
 
     pub(crate) mod login {
         #[allow(dead_code, reason = "logins use all of it")]

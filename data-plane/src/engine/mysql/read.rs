@@ -1,0 +1,429 @@
+//! Asking a CN for a session's state: the questions, and what the answers say.
+//!
+//! A question may take away what the last statement left for the next one (ROW_COUNT, FOUND_ROWS): whoever asks puts
+//! these back where the session stays ([`put_back`]).
+
+use super::catalog::{Catalog, Kind, UNREADABLE, Variable};
+use super::user_variable::{self, Listed, Problem, UserVariable};
+use super::{BENT, UNBENT, ascii, literal, query};
+use crate::cn::Column;
+use crate::cn::converse::Said;
+use crate::session::mirror::left::Counted;
+use crate::session::pin::PinReason;
+use mysql_wire::command;
+use mysql_wire::reply::{self, IN_TRANS};
+use mysql_wire::sql::Hints;
+use mysql_wire::track::{self, Change};
+use std::collections::BTreeMap;
+
+/// System variables and their values. Absent where the CN does not have one.
+pub(crate) type Variables = BTreeMap<Box<str>, Column>;
+
+/// Single facts of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// The default database, in UTF-8.
+    pub(crate) database: Option<Vec<u8>>,
+    /// The role that is set, in UTF-8.
+    pub(crate) role: Option<Vec<u8>>,
+    pub(crate) last_insert_id: u64,
+    /// What the next generated id is to be; 0: what comes.
+    pub(crate) insert_id: u64,
+    /// Seconds and their fraction, as the CN prints them: of the statement that asked, unless the clock is stopped.
+    pub(crate) timestamp: Vec<u8>,
+    pub(crate) rand_seed: [u64; 2],
+    pub(crate) thread: u64,
+    pub(crate) gtid_seq_no: u64,
+    pub(crate) autocommit: bool,
+    /// The number of the collation of `character_set_results`: SET NAMES … COLLATE sets it, and only the definitions of
+    /// results show it.
+    pub(crate) results: u16,
+}
+
+/// What a session's CN says of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    /// FOUND_ROWS(); `None` where the session lets no row through.
+    pub(crate) found_rows: Option<u64>,
+    /// How many warnings the last statement left.
+    pub(crate) warnings: u64,
+    pub(crate) facts: Facts,
+    pub(crate) variables: Variables,
+    /// Statements that set what holds for the next transaction only.
+    pub(crate) next_transaction: Vec<Vec<u8>>,
+    /// The clock is stopped at `facts.timestamp`.
+    pub(crate) is_clock_stopped: bool,
+    pub(crate) user_variables: Vec<UserVariable>,
+    pub(crate) counted: Counted,
+    /// Kinds of locks that it holds; `None` where the CN cannot tell.
+    locks: Option<Vec<Vec<u8>>>,
+    /// User variables whose values are yet to be asked for.
+    listed: Vec<Listed>,
+    /// Why it cannot be read whole.
+    problem: Option<Problem>,
+    /// The status flags of the last OK.
+    pub(crate) status: u16,
+    /// Code ran in the session that is not seen: it may have set what the user may not.
+    pub(crate) unseen: bool,
+}
+
+/// An answer that cannot be one. Names the question.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreadable {
+    /// The CN refused to say.
+    #[error("{0}: error {1}")]
+    Refused(&'static str, u16),
+    /// It said something else.
+    #[error("{0}: not an answer")]
+    Malformed(&'static str),
+}
+
+/// The questions about variables: they are asked of a new session too, and once more when it was given its state.
+pub(super) const VARIABLES: usize = 4;
+
+/// Asks for the variables of `catalog` and for single facts.
+pub(super) fn variables(catalog: &Catalog) -> [Vec<u8>; VARIABLES] {
+    let question = |variable: &Variable| match variable.kind {
+        Kind::Number => format!("@@{}", variable.name),
+        Kind::Text => format!("CAST(@@{} AS BINARY)", variable.name),
+    };
+    let names: Vec<String> = catalog.plain().map(question).collect();
+    [
+        query(&format!(
+            "{UNBENT}SELECT HEX(CONVERT(DATABASE() USING utf8mb4)), HEX(CONVERT(CURRENT_ROLE() USING utf8mb4)), \
+             LAST_INSERT_ID(), @@insert_id, @@timestamp, @@rand_seed1, @@rand_seed2, @@pseudo_thread_id, \
+             @@gtid_seq_no, @@autocommit"
+        )),
+        query(&format!("{UNBENT}SELECT {}", names.join(", "))),
+        query("SELECT @@sql_select_limit"),
+        query(
+            "SET STATEMENT sql_select_limit=1 FOR \
+             SELECT @@sql_big_selects, @@max_statement_time, HEX(@@character_set_results)",
+        ),
+    ]
+}
+
+/// Reads the answers to [`variables`].
+pub(super) fn read_variables(catalog: &Catalog, said: &[Said]) -> Result<(Facts, Variables), Unreadable> {
+    let mut facts = facts(row(said, 0, "facts")?).ok_or(Unreadable::Malformed("facts"))?;
+    if let Some(Said::Rows(_, collations)) = said.get(3) {
+        facts.results = collations.last().copied().unwrap_or_default();
+    }
+    let values = row(said, 1, "variables")?;
+    let asked: Vec<&Variable> = catalog.plain().collect();
+    if asked.len() != values.len() {
+        return Err(Unreadable::Malformed("variables"));
+    }
+    let value = |kind: Kind, value: &Column| match kind {
+        Kind::Number => value.as_deref().map(ascii),
+        Kind::Text => value.clone(),
+    };
+    let pairs = asked.into_iter().zip(values);
+    let mut variables: Variables = pairs.map(|(of, now)| (of.name.clone(), value(of.kind, now))).collect();
+    // A session that lets no row through is one whose limit is 0.
+    let limit = match refused(said, 2, "sql_select_limit")? {
+        Said::Rows(rows, _) if rows.is_empty() => Some(b"0".to_vec()),
+        said => said.row().and_then(|row| row.first()?.as_deref()).map(ascii),
+    };
+    let [Some(big), Some(time), results] = row(said, 3, "settings of results")? else {
+        return Err(Unreadable::Malformed("settings of results"));
+    };
+    let results = match results {
+        Some(hex) => Some(literal::from_hex(&ascii(hex)).ok_or(Unreadable::Malformed("character set"))?),
+        None => None,
+    };
+    let bent = [limit, Some(ascii(big)), Some(ascii(time)), results];
+    variables.extend(BENT.into_iter().map(Into::into).zip(bent));
+    Ok((facts, variables))
+}
+
+fn facts(row: &[Column]) -> Option<Facts> {
+    let number = |n: usize| literal::number(&ascii(row.get(n)?.as_deref()?))?.parse::<u64>().ok();
+    let bytes = |n: usize| match row.get(n)? {
+        Some(hex) => literal::from_hex(&ascii(hex)).map(Some),
+        None => Some(None),
+    };
+    Some(Facts {
+        database: bytes(0)?,
+        role: bytes(1)?,
+        last_insert_id: number(2)?,
+        insert_id: number(3)?,
+        timestamp: ascii(row.get(4)?.as_deref()?),
+        rand_seed: [number(5)?, number(6)?],
+        thread: number(7)?,
+        gtid_seq_no: number(8)?,
+        autocommit: number(9)? != 0,
+        results: 0,
+    })
+}
+
+/// What was said to question `n`, unless it was refused.
+fn refused<'a>(said: &'a [Said], n: usize, what: &'static str) -> Result<&'a Said, Unreadable> {
+    match said.get(n) {
+        Some(Said::Err(err)) => Err(Unreadable::Refused(what, err.code)),
+        Some(said) => Ok(said),
+        None => Err(Unreadable::Malformed(what)),
+    }
+}
+
+fn row<'a>(said: &'a [Said], n: usize, what: &'static str) -> Result<&'a [Column], Unreadable> {
+    refused(said, n, what)?.row().ok_or(Unreadable::Malformed(what))
+}
+
+/// The counters, last of the questions: to read them clears the warnings.
+pub(super) fn counters() -> Vec<u8> {
+    query(&format!(
+        "{UNBENT}SELECT variable_name, variable_value FROM information_schema.session_status \
+         WHERE variable_name IN ('COM_CREATE_TEMPORARY_TABLE', 'COM_PREPARE_SQL', 'COM_DEALLOC_SQL')"
+    ))
+}
+
+pub(super) fn read_counters(said: &[Said], n: usize) -> Result<Counted, Unreadable> {
+    let Said::Rows(rows, _) = refused(said, n, "counters")? else {
+        return Err(Unreadable::Malformed("counters"));
+    };
+    let mut counted = [None; 3];
+    for row in rows {
+        let [Some(name), Some(value)] = &row[..] else { continue };
+        let value = literal::number(&ascii(value)).and_then(|value| value.parse::<u32>().ok());
+        match ascii(name).to_ascii_uppercase().as_slice() {
+            b"COM_CREATE_TEMPORARY_TABLE" => counted[0] = value,
+            b"COM_PREPARE_SQL" => counted[1] = value,
+            b"COM_DEALLOC_SQL" => counted[2] = value,
+            _ => {}
+        }
+    }
+    match counted {
+        [Some(temporary_tables), Some(prepared), Some(deallocated)] => {
+            Ok(Counted { temporary_tables, prepared, deallocated })
+        }
+        _ => Err(Unreadable::Malformed("counters")),
+    }
+}
+
+/// Asks what the last statement left, and takes only FOUND_ROWS and ROW_COUNT away.
+fn last() -> Vec<u8> {
+    query("SELECT FOUND_ROWS(), @@warning_count")
+}
+
+/// What is asked before anything else where there may be warnings, which the other questions clear.
+pub(crate) fn first_questions() -> Vec<Vec<u8>> {
+    vec![vec![command::PING], last()]
+}
+
+/// Reads the answers to [`first_questions`]: FOUND_ROWS, and how many warnings there are.
+///
+/// # Errors
+/// [`Unreadable`]; a PING that is refused says that a transaction was ended.
+pub(crate) fn read_first(said: &[Said]) -> Result<(Option<u64>, u64), Unreadable> {
+    refused(said, 0, "ping")?;
+    let number = |column: Option<&Column>| {
+        let text = ascii(column?.as_deref()?);
+        literal::number(&text)?.parse::<u64>().ok()
+    };
+    let row = refused(said, 1, "last statement")?.row();
+    let found_rows = row.and_then(|row| number(row.first()));
+    Ok((found_rows, row.and_then(|row| number(row.get(1))).unwrap_or_default()))
+}
+
+/// What a session's CN is asked, which knows its connection by `connection_id`.
+pub(crate) fn questions(catalog: &Catalog, connection_id: u32) -> Vec<Vec<u8>> {
+    let mut questions = first_questions();
+    questions.extend(variables(catalog));
+    questions.push(query(&format!(
+        "{UNBENT}SELECT lock_type FROM information_schema.metadata_lock_info WHERE thread_id = {connection_id}"
+    )));
+    questions.push(user_variable::list());
+    questions.push(counters());
+    // A tracker that is switched on anew begins with how things stand.
+    questions.push(query("SET SESSION session_track_transaction_info=OFF"));
+    questions.push(query("SET SESSION session_track_transaction_info=CHARACTERISTICS"));
+    questions.push(query(&format!("{UNBENT}SELECT @@timestamp")));
+    questions.push(bring_out());
+    questions
+}
+
+/// What was put back behind [`UNBENT`] is reported with the next OK that changes state: let it be one of ours.
+pub(super) fn bring_out() -> Vec<u8> {
+    query("SET SESSION session_track_state_change=ON")
+}
+
+/// The table of locks is no table: the plugin that has it is not there.
+const NO_SUCH_TABLE: u16 = 1109;
+
+/// Reads the answers to [`questions`].
+pub(crate) fn read(catalog: &Catalog, said: &[Said]) -> Result<State, Unreadable> {
+    let Said::Ok(ping) = refused(said, 0, "ping")? else { return Err(Unreadable::Malformed("ping")) };
+    let mut status = status(ping).ok_or(Unreadable::Malformed("ping"))?;
+    let (found_rows, warnings) = read_first(said)?;
+    let (facts, variables) = read_variables(catalog, said.get(2..2 + VARIABLES).unwrap_or_default())?;
+    let at = 2 + VARIABLES;
+    let locks = match said.get(at) {
+        Some(Said::Err(err)) if err.code == NO_SUCH_TABLE => None,
+        _ => match refused(said, at, "locks")? {
+            Said::Rows(rows, _) => {
+                Some(rows.iter().filter_map(|row| row.first()?.as_deref().map(ascii)).collect())
+            }
+            _ => return Err(Unreadable::Malformed("locks")),
+        },
+    };
+    let Said::Rows(listed, _) = refused(said, at + 1, "user variables")? else {
+        return Err(Unreadable::Malformed("user variables"));
+    };
+    let (listed, problem) = match user_variable::listed(listed) {
+        Ok(listed) => (listed, None),
+        Err(problem) => (Vec::new(), Some(problem)),
+    };
+    let counted = read_counters(said, at + 2)?;
+    refused(said, at + 3, "transaction tracker")?;
+    let Said::Ok(tracked) = refused(said, at + 4, "transaction tracker")? else {
+        return Err(Unreadable::Malformed("transaction tracker"));
+    };
+    let next_transaction = characteristics(tracked).ok_or(Unreadable::Malformed("transaction tracker"))?;
+    let later = row(said, at + 5, "timestamp")?;
+    let later = later.first().and_then(Option::as_deref).map(ascii);
+    let is_clock_stopped = later.as_ref() == Some(&facts.timestamp);
+    let Said::Ok(last) = refused(said, at + 6, "state tracker")? else {
+        return Err(Unreadable::Malformed("state tracker"));
+    };
+    status |= self::status(last).ok_or(Unreadable::Malformed("state tracker"))? & IN_TRANS;
+    Ok(State {
+        found_rows,
+        warnings,
+        facts,
+        variables,
+        next_transaction,
+        is_clock_stopped,
+        user_variables: Vec::new(),
+        counted,
+        locks,
+        listed,
+        problem,
+        status,
+        unseen: false,
+    })
+}
+
+fn status(ok: &[u8]) -> Option<u16> {
+    reply::Ok::read(ok).ok().map(|ok| ok.status)
+}
+
+/// The statements that set what holds for the next transaction only: the tracker gives them as SQL.
+fn characteristics(ok: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let ok = reply::Ok::read(ok).ok()?;
+    let mut statements = Vec::new();
+    track::read(ok.changes, |change| {
+        if let Change::Characteristics(sql) = change {
+            let one = |sql: &[u8]| [&[command::QUERY], sql.trim_ascii()].concat();
+            statements =
+                sql.split(|byte| *byte == b';').filter(|sql| !sql.trim_ascii().is_empty()).map(one).collect();
+        }
+    })
+    .ok()?;
+    Some(statements)
+}
+
+impl State {
+    /// What is still to be asked: the values of user variables.
+    pub(crate) fn further_question(&self) -> Option<Vec<u8>> {
+        (!self.listed.is_empty()).then(|| user_variable::values(&self.listed))
+    }
+
+    /// Reads the answer to it.
+    pub(crate) fn read_further(&mut self, said: &Said) -> Result<(), Unreadable> {
+        let values = row(std::slice::from_ref(said), 0, "values of user variables")?;
+        match user_variable::read(std::mem::take(&mut self.listed), values) {
+            Ok(variables) => self.user_variables = variables,
+            Err(problem) => self.problem = Some(problem),
+        }
+        Ok(())
+    }
+
+    /// What the answers leave no doubt about, of what texts hint at.
+    pub(crate) fn known(&self) -> Hints {
+        let by_asking = Hints::USER_VARIABLES
+            .with(Hints::TEMPORARY_TABLES)
+            .with(Hints::TEXT_STATEMENTS)
+            .with(Hints::LAST_INSERT_ID)
+            .with(Hints::VARIABLES)
+            .with(Hints::LAST_RESULT)
+            .with(Hints::XA);
+        let by_locks = Hints::USER_LOCKS.with(Hints::LOCKED_TABLES).with(Hints::HANDLERS).with(Hints::HIDDEN);
+        if self.locks.is_some() { by_asking.with(by_locks) } else { by_asking }
+    }
+
+    /// Why the session cannot move, one bit for each reason; what was counted is another's to judge. `hints` is what the
+    /// session's texts hinted at, `has_changed` says of a variable whether it was reported to have changed.
+    pub(crate) fn pins(&self, hints: Hints, has_changed: impl Fn(&[u8]) -> bool) -> u16 {
+        let hinted = |hint| self.locks.is_none() && hints.has(hint);
+        let locked = |kinds: fn(&[u8]) -> bool| self.locks.iter().flatten().any(|kind| kinds(kind));
+        let is_user_lock = |kind: &[u8]| kind == b"User lock";
+        let is_table_lock = |kind: &[u8]| kind == b"Table metadata lock";
+        let is_other_lock = |kind: &[u8]| kind != b"User lock" && kind != b"Table metadata lock";
+        // A transaction holds locks on the tables that it used.
+        let in_transaction = self.status & IN_TRANS != 0;
+        let on_tables = locked(is_table_lock) && !in_transaction;
+        // A procedure's own text is not seen: the lock may be of either kind.
+        let by_handler = on_tables && hints.has(Hints::HANDLERS);
+        let unread =
+            UNREADABLE.iter().any(|name| has_changed(name.as_bytes())) || self.facts.gtid_seq_no != 0;
+        [
+            (in_transaction, PinReason::Transaction),
+            (locked(is_user_lock) || hinted(Hints::USER_LOCKS), PinReason::UserLock),
+            (by_handler || hinted(Hints::HANDLERS), PinReason::Handler),
+            (
+                (on_tables && !by_handler)
+                    || (locked(is_other_lock) && !in_transaction)
+                    || hinted(Hints::LOCKED_TABLES),
+                PinReason::LockedTables,
+            ),
+            (self.problem == Some(Problem::TooLarge), PinReason::TooLarge),
+            (
+                self.problem == Some(Problem::Unreadable) || unread || hinted(Hints::HIDDEN),
+                PinReason::UnknownState,
+            ),
+        ]
+        .into_iter()
+        .fold(0, |bits, (pinned, reason)| if pinned { bits | reason.bit() } else { bits })
+    }
+}
+
+/// FOUND_ROWS that can be put back without a table.
+const MOST_WITHOUT_TABLE: u64 = 1;
+
+/// The most rows of one generated table, and the most FOUND_ROWS that are put back: counting them takes the CN time.
+const ROWS: u64 = 4096;
+const MOST_FOUND_ROWS: u64 = 1 << 20;
+
+/// A question that leaves FOUND_ROWS at `n`, and ROW_COUNT at -1. `None` where that would cost too much.
+pub(super) fn find_rows(n: u64) -> Option<Vec<u8>> {
+    let table = |rows: u64| {
+        let ones = vec!["1"; usize::try_from(rows).unwrap_or_default()].join(",");
+        format!("JSON_TABLE('[{ones}]', '$[*]' COLUMNS (o FOR ORDINALITY))")
+    };
+    match n {
+        0 => Some(query("SELECT 1 FROM DUAL WHERE FALSE")),
+        1 => Some(query("SELECT 1")),
+        2..=ROWS => Some(query(&format!("SELECT SQL_CALC_FOUND_ROWS 1 FROM {} a LIMIT 0", table(n)))),
+        _ if n <= MOST_FOUND_ROWS => {
+            let (a, b) = (table(n.div_ceil(ROWS)), table(ROWS));
+            Some(query(&format!(
+                "SELECT SQL_CALC_FOUND_ROWS 1 FROM {a} a, {b} b WHERE (a.o - 1) * {ROWS} + b.o <= {n} LIMIT 0"
+            )))
+        }
+        _ => None,
+    }
+}
+
+/// What puts back on the old CN what the questions took away, where the session stays there. `selected` says that the
+/// last statement had rows.
+pub(crate) fn put_back(found_rows: Option<u64>, warnings: u64, selected: bool) -> Vec<Vec<u8>> {
+    let mut commands = vec![bring_out()];
+    // A table would clear the warnings.
+    let most = if warnings > 0 { MOST_WITHOUT_TABLE } else { MOST_FOUND_ROWS };
+    commands.extend(found_rows.filter(|n| *n <= most).and_then(find_rows));
+    if !selected {
+        commands.push(query("DO 1"));
+    }
+    commands
+}

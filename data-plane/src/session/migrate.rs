@@ -1,0 +1,560 @@
+//! Moving a session to another CN.
+//!
+//! The new CN is made ready beside the running session ([`target`]). Then the session is held at its next rest
+//! ([`SafePoint`]), its state is asked of the old CN, put into the new one, asked for there again, and the connections
+//! are swapped: that is the one point at which the move happens. Whatever fails before leaves the session where it was.
+//!
+//! What the last statement left for the next one (warnings, a ROW_COUNT) cannot be carried: a session that has it waits
+//! for its client's next command, or for `migrate.last_result_grace`.
+//!
+//! Must not know: why the session moves.
+
+pub(crate) mod outcome;
+mod target;
+
+use super::Session;
+use super::close::CloseReason;
+use super::command::{TO_RESET, goodbye, within_limit};
+use super::inbox::MoveOrder;
+use super::mirror::left::Counted;
+use super::mirror::statements::{Statement, Under};
+use super::pin::PinReason;
+use super::relay::Event;
+use super::relay::hold::{Hold, SafePoint};
+use crate::cn::CnError;
+use crate::engine::mysql::catalog::Catalog;
+use crate::engine::mysql::read::{self, State, Unreadable};
+use crate::engine::mysql::write::{self, Prepared, Script, ToPrepare, ToRestore};
+use crate::sessions;
+use mysql_wire::reply;
+use mysql_wire::sql::Hints;
+use outcome::{Ended, Outcome};
+use shunt_proto::cn::CnId;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use target::{Luggage, NoTarget, Target};
+use tokio::time::{Instant, sleep_until};
+
+/// How long a session that is ordered to move may take to come to rest.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A move under way.
+pub(super) struct Moving {
+    order: MoveOrder,
+    from: CnId,
+    /// Until when it must have found a rest.
+    until: Instant,
+    stage: Stage,
+    /// Where it goes, once that is known.
+    to: Option<CnId>,
+}
+
+type Making = Pin<Box<dyn Future<Output = Result<Box<Target>, NoTarget>>>>;
+
+enum Stage {
+    /// The new CN is made ready.
+    Making(Making),
+    /// It is: a rest is waited for. Set: it rests, and what its last statement left is kept until then.
+    Ready(Box<Target>, Option<Instant>),
+    /// It moves.
+    Under,
+}
+
+/// What a session that is to move waits for.
+pub(super) enum Wakeup {
+    /// Something of its link.
+    Event(Event),
+    /// The new CN is ready, or is not.
+    Made(Result<Box<Target>, NoTarget>),
+    /// It waited long enough.
+    Due,
+}
+
+impl Session {
+    /// Begins a move, or says at once why not.
+    pub(super) fn begin_move(&mut self, order: MoveOrder) {
+        if self.moving.is_some() {
+            return self.end_move(order, &self.cn, None, Outcome::Failed("another move is under way".into()));
+        }
+        let pins = self.pins_for_good() & !PinReason::Transaction.bit();
+        if pins != 0 {
+            return self.end_move(order, &self.cn, None, Outcome::Pinned(pins));
+        }
+        let Some(password) = self.password else {
+            return self.end_move(
+                order,
+                &self.cn,
+                None,
+                Outcome::Pinned(PinReason::CredentialsUnknown.bit()),
+            );
+        };
+        let luggage = Luggage {
+            login: (*self.login).clone(),
+            password,
+            client: self.view().client,
+            by: self.link.client.by(),
+            from: self.cn.clone(),
+            to: order.to.clone(),
+            several_statements: self.link.mirror.several_statements(),
+            statements: self.to_prepare_ahead(),
+        };
+        let making = Box::pin(target::make_ready(Rc::clone(&self.worker), luggage));
+        let until = Instant::now() + self.patience();
+        let from = self.cn.clone();
+        self.moving = Some(Box::new(Moving { order, from, until, stage: Stage::Making(making), to: None }));
+    }
+
+    /// A session that is never to stay anywhere rests: it moves, before its client's next command is looked at.
+    pub(super) async fn move_again(&mut self) -> Result<(), CloseReason> {
+        self.begin_move(MoveOrder { to: None, answer: None });
+        if let Some(Moving { stage: Stage::Making(making), .. }) = self.moving.as_deref_mut() {
+            let made = making.await;
+            self.made(made);
+        }
+        match self.moving {
+            Some(_) => self.at_rest().await,
+            None => {
+                self.link.let_pass();
+                Ok(())
+            }
+        }
+    }
+
+    /// How long it may take to come to rest.
+    fn patience(&self) -> Duration {
+        // One that never stays is in no hurry.
+        if self.plane().config.restless { PATIENCE * 1000 } else { PATIENCE }
+    }
+
+    /// Why it cannot move, whatever its CN says.
+    fn pins_for_good(&self) -> u16 {
+        let refused = if self.credentials_refused { PinReason::CredentialsRefused.bit() } else { 0 };
+        let unknown = if self.password.is_none() { PinReason::CredentialsUnknown.bit() } else { 0 };
+        self.link.mirror.certain_pins() | refused | unknown
+    }
+
+    /// The statements that can be prepared again now, in the order in which they were prepared.
+    fn to_prepare_ahead(&self) -> Vec<ToPrepare> {
+        let all = self.link.mirror.statements();
+        // Those that are prepared by SQL may be given up by it at any time, which no close undoes.
+        let ahead = all.into_iter().filter(|(_, statement)| statement.name.is_none());
+        ahead.filter_map(|(id, statement)| to_prepare(id, statement)).collect()
+    }
+
+    /// The statements that are not among `prepared`, in the order in which they were prepared; the one that was prepared
+    /// last comes last in any case, for it has a second name. `None` where one cannot be prepared again.
+    fn to_prepare(&self, prepared: &[Prepared]) -> Option<Vec<ToPrepare>> {
+        let all = self.link.mirror.statements();
+        let is_there = |id: u32, serial: u32| prepared.iter().any(|(at, of, _)| (*at, *of) == (id, serial));
+        let is_missing = |(id, one): &&(u32, &Statement)| !is_there(*id, one.serial);
+        let mut missing: Vec<_> = all.iter().filter(is_missing).copied().collect();
+        let last = all.iter().rev().find(|(_, statement)| statement.name.is_none());
+        if let Some(last) = last
+            && missing.iter().any(|(_, statement)| statement.name.is_none())
+            && !missing.iter().any(|(id, _)| *id == last.0)
+        {
+            missing.push(*last);
+        }
+        missing.into_iter().map(|(id, statement)| to_prepare(id, statement)).collect()
+    }
+
+    /// Waits for what a session that is to move waits for. Cancel safe.
+    pub(super) async fn next_while_moving(&mut self) -> Wakeup {
+        let worker = Rc::clone(&self.worker);
+        let view = Rc::clone(&self.enrolled.view);
+        let Some(moving) = &mut self.moving else {
+            return Wakeup::Event(self.link.forward(&worker.buffer, &view.inbox).await);
+        };
+        let forward = self.link.forward(&worker.buffer, &view.inbox);
+        match &mut moving.stage {
+            Stage::Making(making) => tokio::select! {
+                event = forward => Wakeup::Event(event),
+                made = making => Wakeup::Made(made),
+            },
+            Stage::Ready(_, kept_until) => {
+                let until = kept_until.map_or(moving.until, |kept_until| kept_until.min(moving.until));
+                tokio::select! {
+                    event = forward => Wakeup::Event(event),
+                    () = sleep_until(until) => Wakeup::Due,
+                }
+            }
+            Stage::Under => Wakeup::Event(forward.await),
+        }
+    }
+
+    /// The new CN is ready, or is not.
+    pub(super) fn made(&mut self, made: Result<Box<Target>, NoTarget>) {
+        let patience = self.patience();
+        let Some(moving) = &mut self.moving else { return };
+        match made {
+            Ok(target) => {
+                moving.to = Some(target.placed.cn.name().clone());
+                moving.until = Instant::now() + patience;
+                moving.stage = Stage::Ready(target, None);
+                self.link.hold(Hold::Rest { passed: true });
+            }
+            Err(error) => {
+                let outcome = match &error {
+                    NoTarget::Refused { .. } => {
+                        self.credentials_refused = true;
+                        tracing::warn!(id = self.view().id, %error, "a session cannot move");
+                        Outcome::Pinned(PinReason::CredentialsRefused.bit())
+                    }
+                    _ => Outcome::Failed(error.to_string()),
+                };
+                self.finish_move(outcome);
+            }
+        }
+    }
+
+    /// The session rests, and may move.
+    pub(super) async fn at_rest(&mut self) -> Result<(), CloseReason> {
+        let pins = self.pins_for_good();
+        if pins != 0 {
+            self.finish_move(Outcome::Pinned(pins));
+            return Ok(());
+        }
+        let left = self.link.mirror.left();
+        let is_precious = left.is_precious() || (left.is_late() && self.link.is_shown_changes());
+        let kept_until = self.view().idle_since() + self.plane().routing.policy().last_result_grace;
+        if is_precious && Instant::now() < kept_until {
+            if let Some(Moving { stage: Stage::Ready(_, until), .. }) = self.moving.as_deref_mut() {
+                *until = Some(kept_until);
+            }
+            self.link.hold(Hold::Command);
+            return Ok(());
+        }
+        self.go(kept_until).await
+    }
+
+    /// The next command of a session that rests is there.
+    pub(super) async fn arrived(&mut self) -> Result<(), CloseReason> {
+        let mirror = &self.link.mirror;
+        let is_late = mirror.left().is_late() && self.link.is_shown_changes();
+        if !is_late && self.link.held_command().is_some_and(|command| mirror.is_overwritten_by(command)) {
+            return self.go(Instant::now()).await;
+        }
+        if let Some(Moving { stage: Stage::Ready(_, until), .. }) = self.moving.as_deref_mut() {
+            *until = None;
+        }
+        self.link.let_pass();
+        Ok(())
+    }
+
+    /// It waited long enough: for what its last statement left, or for a rest.
+    pub(super) async fn due(&mut self) -> Result<(), CloseReason> {
+        let kept_until = match self.moving.as_deref() {
+            Some(Moving { stage: Stage::Ready(_, kept_until), .. }) => *kept_until,
+            _ => None,
+        };
+        if kept_until.is_some_and(|until| until <= Instant::now()) && self.link.safe_point().is_some() {
+            return self.go(Instant::now()).await;
+        }
+        let pins = self.pins_for_good();
+        self.finish_move(match (pins, kept_until) {
+            (0, None) => Outcome::Failed(format!("it did not rest within {PATIENCE:?}")),
+            (0, Some(_)) => Outcome::Failed("what its last statement left was not read yet".into()),
+            (pins, _) => Outcome::Pinned(pins),
+        });
+        Ok(())
+    }
+
+    /// The client begins a transaction while one is open: what ends that one is done for it, and there is a rest.
+    pub(super) async fn begins(&mut self) -> Result<(), CloseReason> {
+        let commit = "COMMIT AND NO CHAIN NO RELEASE";
+        match within_limit(TO_RESET, self.asker().execute(commit)).await {
+            Ok(payload) => {
+                let status = reply::Ok::read(&payload).map_or(0, |ok| ok.status);
+                self.link.mirror.found_status(status);
+                self.link.hold(Hold::Rest { passed: true });
+                Ok(())
+            }
+            // What the BEGIN would have been told.
+            Err(CnError::Refused(err)) => {
+                self.link.drop_held_command();
+                self.link.reply(&err.packet(1));
+                self.link.let_pass();
+                Ok(())
+            }
+            Err(_) => Err(CloseReason::CnGone),
+        }
+    }
+
+    /// Moves, if it still rests.
+    async fn go(&mut self, kept_until: Instant) -> Result<(), CloseReason> {
+        let Some(point) = self.link.safe_point() else {
+            self.link.hold(Hold::Rest { passed: true });
+            return Ok(());
+        };
+        let Some(moving) = self.moving.as_deref_mut() else { return Ok(()) };
+        let Stage::Ready(target, _) = std::mem::replace(&mut moving.stage, Stage::Under) else {
+            return Ok(());
+        };
+        self.view().show_moving();
+        let outcome = Box::pin(self.migrate(target, point, kept_until)).await?;
+        self.finish_move(outcome);
+        Ok(())
+    }
+
+    /// The move itself. Whatever comes of it, the session has a CN and is at rest.
+    async fn migrate(
+        &mut self,
+        mut target: Box<Target>,
+        point: SafePoint,
+        kept_until: Instant,
+    ) -> Result<Outcome, CloseReason> {
+        let begun = Instant::now();
+        let state = match self.export(kept_until).await? {
+            Ok(state) => state,
+            Err(outcome) => {
+                target.connection.quit().await;
+                return Ok(outcome);
+            }
+        };
+        let entered = self.enter(&mut target, &state).await;
+        let (prepared, counted) = match entered {
+            Ok(entered) => entered,
+            Err(why) => {
+                target.connection.quit().await;
+                let selected = self.link.mirror.left().selected();
+                self.say(&read::put_back(state.found_rows, 0, selected)).await?;
+                return Ok(Outcome::Failed(why));
+            }
+        };
+        // From here on the session is on the new CN.
+        let Target { placed, connection, tracks_itself, .. } = *target;
+        let (to, address) = (placed.cn.name().clone(), connection.stream.socket.local_addr());
+        let connection_id = connection.greeting.connection_id;
+        let old = self.link.move_to(connection.stream.into_parts(), &point);
+        self.link.mirror.moved(counted, |id, serial| on_cn(&prepared, id, serial));
+        self.cn = to.clone();
+        self.tracks_itself = tracks_itself;
+        if let Some((place, _)) = &mut self.places {
+            *place = placed.place;
+        }
+        let mut facts = self.view().facts.borrow_mut();
+        facts.cn = to.to_string();
+        facts.cn_connection_id = connection_id;
+        facts.moved = true;
+        if !self.plane().config.cn_proxy_protocol {
+            facts.cn_sees_port = address.map_or(0, |address| address.port());
+        }
+        drop(facts);
+        goodbye(old);
+        Ok(Outcome::Moved(begun.elapsed()))
+    }
+
+    /// Asks the old CN for the session's state. `Err`: why it stays, where it is as it was.
+    async fn export(&mut self, kept_until: Instant) -> Result<Result<State, Outcome>, CloseReason> {
+        let Some(catalog) = self.catalog().await? else {
+            return Ok(Err(Outcome::Failed("the CN does not tell its variables".into())));
+        };
+        let selected = self.link.mirror.left().selected();
+        let mut first = None;
+        if self.link.mirror.left().may_have_warnings() {
+            let said = self.say(&read::first_questions()).await?;
+            let (found_rows, warnings) = match read::read_first(&said) {
+                Ok(read) => read,
+                Err(unreadable) => return Ok(Err(self.not_read(&said, &unreadable))),
+            };
+            self.link.mirror.found_warnings(warnings > 0);
+            first = Some((found_rows, warnings));
+            if warnings > 0 && Instant::now() < kept_until {
+                self.say(&read::put_back(found_rows, warnings, selected)).await?;
+                return Ok(Err(Outcome::Failed("its last statement left warnings".into())));
+            }
+        }
+        let connection_id = self.view().facts.borrow().cn_connection_id;
+        let said = self.say(&read::questions(&catalog, connection_id)).await?;
+        let mut state = match read::read(&catalog, &said) {
+            Ok(state) => state,
+            Err(unreadable) => return Ok(Err(self.not_read(&said, &unreadable))),
+        };
+        if let Some((found_rows, warnings)) = first {
+            (state.found_rows, state.warnings) = (found_rows, warnings);
+        }
+        if let Some(question) = state.further_question() {
+            let said = self.say(&[question]).await?;
+            if let Err(unreadable) = said.first().map_or(Ok(()), |said| state.read_further(said)) {
+                return Ok(Err(Outcome::Failed(unreadable.to_string())));
+            }
+        }
+        let pins = self.take_in(&catalog, &mut state);
+        if pins != 0 {
+            // The warnings are gone: nobody was to read them any more.
+            self.say(&read::put_back(state.found_rows, 0, selected)).await?;
+            return Ok(Err(Outcome::Pinned(pins)));
+        }
+        Ok(Ok(state))
+    }
+
+    /// What the CN said becomes what is known of the session. Gives why it cannot move.
+    fn take_in(&mut self, catalog: &Catalog, state: &mut State) -> u16 {
+        let mirror = &mut self.link.mirror;
+        mirror.found_status(state.status);
+        mirror.found_warnings(state.warnings > 0);
+        mirror.found_database(state.facts.database.as_deref());
+        let value = |name: &str| state.variables.get(name).cloned().flatten().unwrap_or_default();
+        mirror.learn_parse(
+            &value("sql_mode"),
+            &value("character_set_client"),
+            &value("collation_connection"),
+        );
+        let has_changed = |name: &[u8]| mirror.has_changed(name);
+        let mut pins = state.pins(mirror.hints(), has_changed) | mirror.certain_pins();
+        if mirror.has_temporary_tables(state.counted) {
+            pins |= PinReason::TemporaryTable.bit();
+        } else if !mirror.agrees(state.counted) {
+            // Something was prepared by SQL that was not seen.
+            pins |= PinReason::UnknownState.bit();
+        }
+        // A plugin was loaded since: what it added was not asked for.
+        if mirror.changed().any(|name| !std::str::from_utf8(name).is_ok_and(|name| catalog.has(name))) {
+            pins |= PinReason::UnknownState.bit();
+        }
+        state.unseen = mirror.hints().has(Hints::HIDDEN);
+        if pins == 0 {
+            mirror.settle(state.known(), state.counted);
+        }
+        pins
+    }
+
+    /// What becomes of a CN that does not say what it was asked.
+    fn not_read(&mut self, said: &[crate::cn::converse::Said], unreadable: &Unreadable) -> Outcome {
+        // A transaction that was open after all was ended, which the client is yet to hear.
+        if let Some(crate::cn::converse::Said::Err(err)) = said.first() {
+            self.link.owe(err.clone());
+        }
+        Outcome::Failed(unreadable.to_string())
+    }
+
+    /// Puts the session's state into the new one. `Err`: why not.
+    async fn enter(
+        &mut self,
+        target: &mut Target,
+        state: &State,
+    ) -> Result<(Vec<Prepared>, Counted), String> {
+        let missing = self.to_prepare(&target.prepared).ok_or("a statement cannot be prepared again")?;
+        let mirror = &self.link.mirror;
+        let now = mirror.statements();
+        let is_again = |id: u32, serial: u32| missing.iter().any(|one| (one.id, one.serial) == (id, serial));
+        let is_gone = |id: u32, serial: u32| {
+            is_again(id, serial) || !now.iter().any(|(at, one)| (*at, one.serial) == (id, serial))
+        };
+        let gone = target.prepared.iter().filter(|(id, serial, _)| is_gone(*id, *serial));
+        let closed: Vec<u32> = gone.filter_map(|(_, _, on_cn)| on_cn.as_ref().ok().copied()).collect();
+        let mut script: Script = write::prepare(&missing);
+        if !mirror.has_last_statement() && (!target.prepared.is_empty() || !missing.is_empty()) {
+            write::forget_last(&mut script);
+        }
+        let (catalog, fresh) = (Arc::clone(&target.catalog), std::mem::take(&mut target.fresh));
+        let to = ToRestore {
+            catalog: &catalog,
+            state,
+            fresh: &fresh,
+            old_thread: self.view().facts.borrow().cn_connection_id,
+            selected: mirror.left().selected(),
+            catches_up: target.is_galera,
+        };
+        let has_changed = |name: &[u8]| mirror.has_changed(name);
+        let at = write::restore(&mut script, &to, has_changed).map_err(|wrong| wrong.to_string())?;
+        let limit = self.plane().routing.policy().freeze_deadline;
+        let said = target.run(&script, &closed, limit).await.map_err(|error| error.to_string())?;
+        let mut prepared = script.check(&said).map_err(|wrong| wrong.to_string())?;
+        let answers = said.get(at..).unwrap_or_default();
+        let counted = write::verify(&to, answers, has_changed).map_err(|wrong| wrong.to_string())?;
+        prepared.append(&mut target.prepared);
+        Ok((prepared, counted))
+    }
+
+    /// The variables that the session's CN has. `None` where it does not say.
+    async fn catalog(&mut self) -> Result<Option<Arc<Catalog>>, CloseReason> {
+        let cn = self.cn.clone();
+        let version = self.plane().routing.baseline(&cn).map(|baseline| baseline.version.clone());
+        let version = version.unwrap_or_default();
+        if let Some(catalog) = self.plane().catalogs.of(&cn, &version) {
+            return Ok(Some(catalog));
+        }
+        let said = self.say(&Catalog::questions()).await?;
+        let Ok(catalog) = target::catalog(&said) else { return Ok(None) };
+        self.plane().catalogs.learn(&cn, &version, &catalog);
+        Ok(Some(catalog))
+    }
+
+    /// Says `commands` to the session's CN, and hears it out.
+    async fn say(&mut self, commands: &[Vec<u8>]) -> Result<Vec<crate::cn::converse::Said>, CloseReason> {
+        // The client did not ask for this: it costs nobody the session that its CN stands still here.
+        let said = within_limit(TO_RESET, self.asker().converse(commands)).await;
+        said.map_err(|_| CloseReason::CnGone)
+    }
+
+    /// A move that is under way comes to nothing.
+    pub(super) fn give_up_move(&mut self, why: &str) {
+        if self.moving.is_some() {
+            self.finish_move(Outcome::Failed(why.to_owned()));
+        }
+    }
+
+    fn finish_move(&mut self, outcome: Outcome) {
+        let Some(moving) = self.moving.take() else { return };
+        let Moving { order, from, to, .. } = *moving;
+        self.end_move(order, &from, to, outcome);
+        if self.plane().config.restless { self.link.let_pass() } else { self.link.hold(Hold::No) }
+    }
+
+    /// One outcome, told to all who want to know.
+    fn end_move(&self, order: MoveOrder, from: &CnId, to: Option<CnId>, outcome: Outcome) {
+        let view = self.view();
+        let ended = Ended { from: from.clone(), to: to.or(order.to), outcome, at: SystemTime::now() };
+        self.plane().metrics.moved(&ended.outcome);
+        let reasons = ended.outcome.reasons().join(", ");
+        if matches!(ended.outcome, Outcome::Pinned(_)) {
+            tracing::debug!(id = view.id, reasons, doubts = self.link.mirror.doubts(), "pinned");
+        }
+        let (outcome, to) = (ended.outcome.word(), ended.to.as_ref().map(CnId::as_str).unwrap_or_default());
+        if self.plane().config.restless {
+            tracing::debug!(id = view.id, from = %ended.from, to, outcome, reasons, "move");
+        } else {
+            tracing::info!(id = view.id, from = %ended.from, to, outcome, reasons, "move");
+        }
+        view.show_move(&ended);
+        if let Some(answer) = order.answer {
+            // Who ordered it may have left.
+            let _ = answer.send(ended);
+        }
+    }
+}
+
+/// A statement as it is prepared again. `None` where it is not known how.
+fn to_prepare(id: u32, statement: &Statement) -> Option<ToPrepare> {
+    let Under::Known(parse) = &statement.context.parse else { return None };
+    Some(ToPrepare {
+        id,
+        serial: statement.serial,
+        by_sql: statement.name.is_some(),
+        text: statement.text.as_ref()?.to_vec(),
+        database: statement.context.database.as_ref().map(|database| database.to_vec()),
+        sql_mode: parse.sql_mode.to_vec(),
+        character_set_client: parse.character_set_client.to_vec(),
+        collation_connection: parse.collation_connection.to_vec(),
+        params: statement.params,
+        types: statement.types.as_ref().map(|types| types.to_vec()),
+    })
+}
+
+/// What the new CN calls statement `id`.
+fn on_cn(prepared: &[Prepared], id: u32, serial: u32) -> Result<u32, reply::Err> {
+    let found = prepared.iter().find(|(at, of, _)| (*at, *of) == (id, serial));
+    let missing =
+        || Err(reply::Err::new(1243, "HY000", format!("Unknown prepared statement handler ({id})")));
+    found.map_or_else(missing, |(_, _, on_cn)| on_cn.clone())
+}
+
+impl sessions::View {
+    /// A move ended.
+    pub(crate) fn show_move(&self, ended: &Ended) {
+        *self.last_move.borrow_mut() = Some(Box::new(ended.clone()));
+    }
+}

@@ -1,0 +1,184 @@
+//! An error that is owed to a client: its next command that has a response gets it, and goes to no CN.
+//!
+//! Owed is what a CN said to a command of ours and meant for the client, and what became of a statement that the CN
+//! would not prepare again.
+
+use super::{BURST, Event, Link};
+use mysql_wire::command::{self, Kind, Shape};
+use mysql_wire::packet::{FULL, HEADER, Header};
+use mysql_wire::reply;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead as _, ReadBuf};
+
+/// An error, and how far the command is thrown away that gets it.
+#[derive(Debug)]
+pub(super) struct Owed {
+    err: reply::Err,
+    /// Bytes left of its packet.
+    left: usize,
+    /// Another packet of it follows.
+    continued: bool,
+    /// Its beginning was thrown away.
+    begun: bool,
+    seq: u8,
+}
+
+/// What is done with the front of what the client sent.
+enum Done {
+    /// More must be there first.
+    Partial,
+    /// A command without a response: it is forwarded.
+    Forward(usize),
+    /// The command was thrown away whole.
+    Answered,
+}
+
+impl Link {
+    /// The client's next command that has a response gets `err`.
+    pub(crate) fn owe(&mut self, err: reply::Err) {
+        self.owed.get_or_insert(Box::new(Owed { err, left: 0, continued: false, begun: false, seq: 0 }));
+        self.again |= !self.client_held.is_empty();
+    }
+
+    /// Whether the client's next command, which `bytes` begins, is about a statement that the CN would not prepare.
+    pub(super) fn owes_for(&self, bytes: &[u8]) -> Option<reply::Err> {
+        if !self.requests.is_idle() {
+            return None;
+        }
+        let is_about_one = |code| matches!(code, command::STMT_EXECUTE | command::STMT_BULK_EXECUTE);
+        let [_, _, _, _, code, id @ ..] = bytes else { return None };
+        let id = id.first_chunk().filter(|_| is_about_one(*code))?;
+        self.mirror.refusal(u32::from_le_bytes(*id)).cloned()
+    }
+
+    /// Reads the client, and answers its next command that has a response with what is owed.
+    pub(super) fn poll_owed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
+        if !std::mem::take(&mut self.again) {
+            let held = self.client_held.len();
+            self.client_held.resize(held + BURST, 0);
+            let mut read = ReadBuf::new(&mut self.client_held[held..]);
+            let polled = Pin::new(&mut self.client).poll_read(cx, &mut read);
+            let n = read.filled().len();
+            self.client_held.truncate(held + n);
+            match ready!(polled) {
+                Ok(()) if n > 0 => {}
+                _ => return Poll::Ready(Err(Event::ClientGone)),
+            }
+            self.passed.from_client += n as u64;
+            self.totals.from_client.update(|sum| sum + n as u64);
+        }
+        Poll::Ready(self.pay(cx))
+    }
+
+    fn pay(&mut self, cx: &mut Context<'_>) -> Result<(), Event> {
+        let Some(owed) = &mut self.owed else { return Ok(()) };
+        match owed.take(&mut self.client_held) {
+            Done::Partial => {}
+            Done::Forward(len) => {
+                let rest = self.client_held.split_off(len);
+                let mut command = std::mem::replace(&mut self.client_held, rest);
+                let (taken, _) =
+                    self.requests.advance(&mut command, &mut self.mirror).map_err(Event::Violation)?;
+                super::write(&mut self.cn, &mut self.to_cn, &command[..taken], cx);
+                self.again = !self.client_held.is_empty();
+            }
+            Done::Answered => {
+                if let Some(owed) = self.owed.take() {
+                    self.to_client.extend_from_slice(&owed.err.packet(owed.seq.wrapping_add(1)));
+                }
+                self.again = !self.client_held.is_empty();
+            }
+        }
+        if self.client_held.is_empty() {
+            self.client_held = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+impl Owed {
+    /// Takes what it can from the front of `bytes`.
+    fn take(&mut self, bytes: &mut Vec<u8>) -> Done {
+        loop {
+            let now = self.left.min(bytes.len());
+            bytes.drain(..now);
+            self.left -= now;
+            if self.left > 0 {
+                return Done::Partial;
+            }
+            if self.begun && !self.continued {
+                return Done::Answered;
+            }
+            let Some(header) = Header::read(bytes) else { return Done::Partial };
+            if !self.begun {
+                let Some(code) = bytes.get(HEADER).copied().filter(|_| header.len > 0) else {
+                    if header.len > 0 {
+                        return Done::Partial;
+                    }
+                    // A packet without a command gets an answer, too.
+                    self.begin(header, bytes);
+                    continue;
+                };
+                if command::kind(code) == Kind::Forward(Shape::None) {
+                    let len = HEADER + header.len;
+                    return if bytes.len() < len { Done::Partial } else { Done::Forward(len) };
+                }
+            }
+            self.begin(header, bytes);
+        }
+    }
+
+    fn begin(&mut self, header: Header, bytes: &mut Vec<u8>) {
+        bytes.drain(..HEADER);
+        (self.left, self.continued, self.begun, self.seq) =
+            (header.len, header.len == FULL, true, header.seq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mysql_wire::packet;
+
+    fn owed() -> Owed {
+        Owed { err: reply::Err::new(1213, "40001", "x"), left: 0, continued: false, begun: false, seq: 0 }
+    }
+
+    #[test]
+    fn a_command_of_several_packets_is_thrown_away_in_whatever_pieces_it_comes() {
+        let mut payload = vec![0; FULL + 10];
+        payload[0] = command::QUERY;
+        let mut stream = Vec::new();
+        packet::write(&mut stream, 0, &payload);
+        packet::write(&mut stream, 0, &[command::PING]);
+        for piece in [1000, 99_991, stream.len()] {
+            let (mut owed, mut held, mut rest) = (owed(), Vec::new(), &stream[..]);
+            loop {
+                let (now, later) = rest.split_at(piece.min(rest.len()));
+                held.extend_from_slice(now);
+                rest = later;
+                match owed.take(&mut held) {
+                    Done::Answered => break,
+                    Done::Partial => assert!(held.len() < HEADER && !rest.is_empty()),
+                    Done::Forward(_) => panic!("it has a response"),
+                }
+            }
+            held.extend_from_slice(rest);
+            assert_eq!((owed.seq, &held[HEADER..]), (1, &[command::PING][..]), "{piece}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_response_is_forwarded_and_owed_stays() {
+        let mut owed = owed();
+        let mut bytes = Vec::new();
+        packet::write(&mut bytes, 0, &[command::STMT_CLOSE, 1, 0, 0, 0]);
+        let partial = &mut bytes[..6].to_vec();
+        assert!(matches!(owed.take(partial), Done::Partial));
+        assert!(matches!(owed.take(&mut bytes), Done::Forward(9)));
+        bytes.clear();
+        packet::write(&mut bytes, 0, &[]);
+        assert!(matches!(owed.take(&mut bytes), Done::Answered));
+    }
+}
