@@ -155,6 +155,7 @@ impl<'a> Plan<'a> {
             group: Some(group.to_owned()),
             state: CnState::Working,
             remove_when_empty: false,
+            drain: None,
             ..listed.clone()
         };
         if let Some(kept) = self.cns.get(&cn.name) {
@@ -163,7 +164,7 @@ impl<'a> Plan<'a> {
             }
             // Who drains it by hand says when it works again; who took it off the list has put it back.
             if !kept.remove_when_empty {
-                cn.state = kept.state;
+                (cn.state, cn.drain) = (kept.state, kept.drain);
             }
         }
         let cn = Arc::new(cn);
@@ -180,7 +181,12 @@ impl<'a> Plan<'a> {
             self.changes.push(Change { object: key, what: What::Removed });
             return;
         }
-        let leaving = Cn { state: CnState::Draining, remove_when_empty: true, ..cn.as_ref().clone() };
+        let leaving = Cn {
+            state: CnState::Draining,
+            remove_when_empty: true,
+            drain: Some(cn.drain.unwrap_or_default()),
+            ..cn.as_ref().clone()
+        };
         let leaving = Arc::new(leaving);
         self.cns.insert(cn.name.clone(), Arc::clone(&leaving));
         self.put_as(&Object::Cn(leaving), What::Draining);

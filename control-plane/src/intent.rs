@@ -5,7 +5,7 @@
 use crate::cluster::View;
 use crate::edit::Edit;
 use crate::error::{Error, Kind};
-use shunt_proto::cn::{Cn, CnGroup, CnId};
+use shunt_proto::cn::{Cn, CnGroup, CnId, CnState, Drain};
 use shunt_proto::label::{Labels, MAX_LABELS};
 use shunt_proto::snapshot::{Object, RoutingSnapshot};
 use shunt_proto::tenant::Tenant;
@@ -171,6 +171,30 @@ pub(crate) fn update_cn(
     let mut edit = Edit::new();
     put_changed(view, &mut edit, &Object::Cn(Arc::new(cn)));
     Ok(edit)
+}
+
+/// The edit after which a CN is emptied. One that is empty by a drain already stays that.
+pub(crate) fn drain_cn(view: &View, name: &str, drain: Drain) -> Result<Edit, Error> {
+    update_cn(view, name, "", |cn| {
+        if cn.state != CnState::Drained {
+            cn.state = CnState::Draining;
+            cn.drain = Some(drain);
+        }
+        Ok(())
+    })
+}
+
+/// The edit after which a CN takes sessions again.
+pub(crate) fn undrain_cn(view: &View, name: &str) -> Result<Edit, Error> {
+    update_cn(view, name, "", |cn| {
+        if matches!(cn.state, CnState::Draining | CnState::Drained) {
+            cn.state = CnState::Working;
+        }
+        cn.drain = None;
+        // Who takes it back keeps it.
+        cn.remove_when_empty = false;
+        Ok(())
+    })
 }
 
 /// The edit that deletes a CN that has `sessions`.

@@ -146,6 +146,7 @@ mod tests {
             weight: 50,
             state: CnState::Draining,
             remove_when_empty: true,
+            drain: None,
         }))
     }
 

@@ -287,26 +287,37 @@ impl Planes {
         }))
     }
 
-    /// Whether no data plane can have a session on `cn`, which takes none since `revision`: each connected one has
-    /// acknowledged that, and reported none by it; none that is gone left any. Of those that the store knows
-    /// (`stored`), one that has not been here since this process began counts as one that may have some, for as long
-    /// as counts stay.
+    /// Whether no data plane can have a session on `cn`, which takes none since `revision`.
     pub(crate) fn is_clear<'a>(
         &self,
         cn: &str,
         revision: u64,
-        mut stored: impl Iterator<Item = &'a String>,
+        stored: impl Iterator<Item = &'a String>,
         now: Instant,
     ) -> bool {
+        self.waits_for(cn, revision, stored, now).is_empty()
+    }
+
+    /// The data planes that may have a session on `cn`, which takes none since `revision`: connected ones that have not
+    /// acknowledged that, or not reported none by it; those that are gone and left some. Of those that the store knows
+    /// (`stored`), one that has not been here since this process began counts as one that may have some, for as long
+    /// as counts stay.
+    pub(crate) fn waits_for<'a>(
+        &self,
+        cn: &str,
+        revision: u64,
+        stored: impl Iterator<Item = &'a String>,
+        now: Instant,
+    ) -> Vec<String> {
         let inner = self.inner.lock();
         let waited = now.saturating_duration_since(self.began) >= STALE;
-        let all_known = waited || stored.all(|id| inner.planes.contains_key(id));
-        all_known
-            && inner.planes.values().all(|plane| {
-                let none = plane.report.cns.get(cn).is_none_or(|on| on.sessions == 0);
-                let knows = plane.acked >= revision && plane.report.revision >= revision;
-                none && (knows || !plane.connected())
-            })
+        let unknown = stored.filter(|id| !waited && !inner.planes.contains_key(*id)).cloned();
+        let has_some = inner.planes.iter().filter(|(_, plane)| {
+            let none = plane.report.cns.get(cn).is_none_or(|on| on.sessions == 0);
+            let knows = plane.acked >= revision && plane.report.revision >= revision;
+            !none || !(knows || !plane.connected())
+        });
+        unknown.chain(has_some.map(|(id, _)| id.clone())).collect()
     }
 
     /// After a change, with the lock that it was made under.

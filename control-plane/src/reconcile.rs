@@ -1,12 +1,12 @@
-//! Makes true what was only wanted: deletes CNs that were taken off their group's list when they are empty, and drops
-//! counts of data planes that are long gone.
+//! Makes true what was only wanted: declares CNs drained that are empty, deletes those that were taken off their group's
+//! list, and drops counts of data planes that are long gone.
 //!
 //! Must not know: tonic.
 
 use crate::cluster::{ClusterWatch, View};
 use crate::edit::{Edit, Edits};
 use crate::planes::Planes;
-use shunt_proto::cn::{CnId, CnState};
+use shunt_proto::cn::{Cn, CnId, CnState};
 use shunt_proto::snapshot::Object;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(crate) async fn run(
         planes.expire(Instant::now());
         let due = empty(&cluster.view(), &planes, Instant::now());
         if !due.is_empty() {
-            remove(&edits, &planes, &due).await;
+            settle(&edits, &planes, &due).await;
         }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -46,10 +46,9 @@ pub(crate) async fn run(
     }
 }
 
-/// The CNs that are to be removed, and can be.
+/// The CNs that drain and are empty: no data plane can have a session there.
 fn empty(view: &View, planes: &Planes, now: Instant) -> Vec<CnId> {
-    let leaving =
-        view.snapshot.cns().filter(|cn| cn.cn.remove_when_empty && cn.cn.state == CnState::Draining);
+    let leaving = view.snapshot.cns().filter(|cn| cn.cn.state == CnState::Draining);
     let clear = |name: &CnId| {
         let since = view.mod_revision(&format!("cn/{name}"));
         planes.is_clear(name.as_str(), since, view.planes.keys(), now)
@@ -57,8 +56,9 @@ fn empty(view: &View, planes: &Planes, now: Instant) -> Vec<CnId> {
     leaving.map(|cn| cn.name().clone()).filter(clear).collect()
 }
 
-/// Deletes those of `due` that are still to be removed when it is written.
-async fn remove(edits: &Edits, planes: &Planes, due: &[CnId]) {
+/// Declares those of `due` drained that still drain and are empty when it is written, or deletes those that were only
+/// waiting for that.
+async fn settle(edits: &Edits, planes: &Planes, due: &[CnId]) {
     let done = edits.make(|view| {
         let still = empty(view, planes, Instant::now());
         let mut edit = Edit::new();
@@ -66,19 +66,28 @@ async fn remove(edits: &Edits, planes: &Planes, due: &[CnId]) {
         for cn in due.iter().filter(|cn| still.contains(cn)).take(crate::apply::MAX_CHANGES) {
             if let Some(Object::Cn(cn)) = view.snapshot.entry(&format!("cn/{cn}")).map(|entry| &entry.object)
             {
-                edit.delete(Object::Cn(Arc::clone(cn)).key());
-                names.push(cn.name.to_string());
+                if cn.remove_when_empty {
+                    edit.delete(Object::Cn(Arc::clone(cn)).key());
+                } else {
+                    let drained = Cn { state: CnState::Drained, drain: None, ..cn.as_ref().clone() };
+                    edit.put(&Object::Cn(Arc::new(drained)));
+                }
+                names.push((cn.name.to_string(), cn.remove_when_empty));
             }
         }
         Ok((edit, names))
     });
     match done.await {
         Ok(done) => {
-            for cn in done.answer {
-                tracing::info!(cn, "removed: it was taken off its group's list and is empty");
+            for (cn, is_removed) in done.answer {
+                if is_removed {
+                    tracing::info!(cn, "removed: it was taken off its group's list and is empty");
+                } else {
+                    tracing::info!(cn, "drained");
+                }
             }
         }
         // Tried again at the next tick.
-        Err(error) => tracing::debug!(%error, "remove empty CNs"),
+        Err(error) => tracing::debug!(%error, "settle empty CNs"),
     }
 }

@@ -17,6 +17,7 @@ mod listener;
 mod metrics;
 mod newest;
 mod plane;
+mod rebalance;
 mod routing;
 mod service;
 mod session;
@@ -110,6 +111,7 @@ pub async fn run(
     own(&mut tasks, "health", health::run(routing, service, to_probe));
     let client = Client::new(Arc::clone(&plane), kills, state.join("routing"));
     own(&mut tasks, "routing client", client.run());
+    own(&mut tasks, "rebalance", rebalance::run(Arc::clone(&plane)));
     let stop_http = CancellationToken::new();
     let accepting = Arc::new(AtomicBool::new(false));
     let status = http::Status {

@@ -130,6 +130,7 @@ mod tests {
             weight: 100,
             state: CnState::Working,
             remove_when_empty: false,
+            drain: None,
         };
         let entries = vec![Entry { object: Object::Cn(Arc::new(cn)), mod_revision: 1, hash: 1 }];
         let version = Version { store_id: "s".into(), revision: 1, digest: digest(&entries) };

@@ -18,9 +18,9 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use shunt_proto::cn::{CnId, Health, RoutedCn};
 use shunt_proto::snapshot::RoutingSnapshot;
-use shunt_proto::tenant::{Refusal, Request, Tenant, Tier, route};
+use shunt_proto::tenant::{Refusal, Request, Tenant, Tier, route, unusable};
 use shunt_proto::wire::Policy;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -279,6 +279,15 @@ impl Routing {
         state.cns.entry(cn.name().clone()).or_default().sessions += 1;
         let place = Place { routing: Arc::clone(self), cn: cn.name().clone() };
         Ok(Placed { cn, tier: matched.tier, place })
+    }
+
+    /// The CNs that new sessions may use.
+    pub(crate) fn usable(&self) -> BTreeSet<CnId> {
+        let state = self.state.lock();
+        let Some(snapshot) = &state.snapshot else { return BTreeSet::new() };
+        let is_down = |cn: &CnId| state.cns.get(cn).is_some_and(|view| view.health == Health::Down);
+        let usable = snapshot.cns().filter(|cn| unusable(cn, is_down(cn.name())).is_none());
+        usable.map(|cn| cn.name().clone()).collect()
     }
 
     /// The policy of now.

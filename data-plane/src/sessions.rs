@@ -5,10 +5,14 @@
 //!
 //! Must not know: packets, decisions.
 
+use crate::rebalance::Seen;
 use crate::session::inbox::{Inbox, Order};
 use crate::session::migrate::outcome::Ended;
 use crate::session::pin::PinReason;
+use shunt_proto::cn::CnId;
+use shunt_proto::label::Labels;
 use shunt_proto::pb;
+use shunt_proto::tenant::Request;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -41,6 +45,8 @@ pub(crate) struct Facts {
     pub(crate) credentials_unknown: bool,
     /// It moved since its login.
     pub(crate) moved: bool,
+    /// The labels that it asked for.
+    pub(crate) labels: Labels,
 }
 
 /// What is shown of a session.
@@ -56,6 +62,8 @@ pub(crate) struct View {
     pub(crate) facts: RefCell<Facts>,
     pub(crate) inbox: Inbox,
     pub(crate) last_move: RefCell<Option<Box<Ended>>>,
+    /// A move of it is under way, to this CN where it was told one.
+    moving: RefCell<Option<Option<CnId>>>,
 }
 
 impl View {
@@ -71,6 +79,11 @@ impl View {
     /// It is between two CNs.
     pub(crate) fn show_moving(&self) {
         self.state.set(State::Moving);
+    }
+
+    /// A move of it is under way, to `to` where it was told so; `None`: none is.
+    pub(crate) fn show_going(&self, to: Option<Option<CnId>>) {
+        *self.moving.borrow_mut() = to;
     }
 
     /// Since when it has been at what it is at.
@@ -162,6 +175,7 @@ impl Sessions {
             facts: RefCell::default(),
             inbox: Inbox::default(),
             last_move: RefCell::default(),
+            moving: RefCell::default(),
         });
         self.views.borrow_mut().insert(id, Rc::clone(&view));
         Enrolled { sessions: Rc::clone(self), view }
@@ -177,6 +191,29 @@ impl Sessions {
             .filter(|view| which.takes(view))
             .take(limit)
             .cloned()
+            .collect()
+    }
+
+    /// All that are logged in, as whoever moves sessions must know them.
+    pub(crate) fn census(&self) -> Vec<Seen> {
+        let views = self.views.borrow();
+        let logged_in = views.values().filter(|view| view.state() != State::Login);
+        logged_in
+            .map(|view| {
+                let facts = view.facts.borrow();
+                let request = Request { tenant: facts.tenant.clone(), labels: facts.labels.clone() };
+                let is_idle = view.state() == State::Idle && view.pins.get() == 0;
+                let moving = view.moving.borrow().clone();
+                let is_moving = moving.is_some();
+                Seen {
+                    id: view.id,
+                    request,
+                    cn: facts.cn.clone(),
+                    is_idle,
+                    is_moving,
+                    going_to: moving.flatten(),
+                }
+            })
             .collect()
     }
 

@@ -8,6 +8,7 @@
 use crate::config::Io;
 use crate::kill::Found;
 use crate::plane::Plane;
+use crate::rebalance::Seen;
 use crate::session::inbox::{MoveOrder, Order};
 use crate::session::migrate::outcome::Ended;
 use crate::session::relay::{BURST, Buffer};
@@ -39,6 +40,10 @@ pub(crate) enum Message {
     Order(Which, Order, oneshot::Sender<usize>),
     /// Move one to this CN, or to the best one.
     Move(u32, Option<CnId>, oneshot::Sender<Option<Ended>>),
+    /// Move these, each to this CN or to the best one. Whose they are not passes over them.
+    MoveAll(Arc<[(u32, Option<CnId>)]>),
+    /// All sessions that are logged in.
+    Census(oneshot::Sender<Vec<Seen>>),
     /// How much was moved so far.
     Totals(oneshot::Sender<Moved>),
 }
@@ -172,6 +177,23 @@ impl Workers {
         None
     }
 
+    /// All sessions that are logged in.
+    pub(crate) async fn census(&self) -> Vec<Seen> {
+        self.ask(Message::Census).await.into_iter().flatten().collect()
+    }
+
+    /// Tells sessions to move; what comes of it, shows in them.
+    pub(crate) fn move_all(&self, orders: Vec<(u32, Option<CnId>)>) {
+        if orders.is_empty() {
+            return;
+        }
+        let orders: Arc<[_]> = orders.into();
+        for one in self.workers.iter() {
+            // A worker ends only with the process.
+            let _ = one.messages.send(Message::MoveAll(Arc::clone(&orders)));
+        }
+    }
+
     /// What all workers moved so far.
     pub(crate) async fn moved(&self) -> Moved {
         let all = self.ask(Message::Totals).await;
@@ -297,6 +319,17 @@ impl Worker {
                     // The session may end before.
                     let _ = answer.send(tells.await.ok());
                 });
+            }
+            Message::MoveAll(orders) => {
+                for (id, to) in orders.iter() {
+                    if let Some(view) = self.sessions.find(*id).filter(|view| view.state() != State::Login) {
+                        view.show_going(Some(to.clone()));
+                        view.inbox.put_move(MoveOrder { to: to.clone(), answer: None });
+                    }
+                }
+            }
+            Message::Census(answer) => {
+                let _ = answer.send(self.sessions.census());
             }
             Message::Totals(answer) => {
                 let Totals { from_client, from_cn, queries } = &*self.totals;

@@ -5,6 +5,7 @@
 use crate::label::Labels;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The weight of a CN that says none.
 pub const DEFAULT_WEIGHT: u32 = 100;
@@ -119,6 +120,17 @@ pub struct Cn {
     pub state: CnState,
     /// Deleted as soon as it holds no session.
     pub remove_when_empty: bool,
+    /// How it is emptied, while it is.
+    pub drain: Option<Drain>,
+}
+
+/// How a CN is emptied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drain {
+    /// How long its sessions may take to leave, from when a data plane hears of it; none: as long as they like.
+    pub timeout: Option<Duration>,
+    /// Those that are left then are closed.
+    pub force: bool,
 }
 
 /// A named set of CNs, with what they have in common.

@@ -173,6 +173,7 @@ fn cn(section: &Section<'_>, group: Option<&str>, seen: &mut Seen) -> Option<Cn>
         weight: weight(section).unwrap_or(0),
         state: CnState::Working,
         remove_when_empty: false,
+        drain: None,
     };
     let cn = checked(section, &pb::Cn::from(&cn));
     name.and(address).and(cn)

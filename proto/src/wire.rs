@@ -2,7 +2,7 @@
 //!
 //! Generated types stop here: behind this file both planes work with domain types.
 
-use crate::cn::{Cn, CnGroup, CnId, CnState, DEFAULT_WEIGHT, Health, check_name};
+use crate::cn::{Cn, CnGroup, CnId, CnState, DEFAULT_WEIGHT, Drain, Health, check_name};
 use crate::label::{Labels, TENANT_KEY};
 use crate::pb;
 use crate::snapshot::{Delta, Entry, Object, Version};
@@ -178,6 +178,7 @@ impl From<&Cn> for pb::Cn {
             weight: cn.weight,
             state: pb::cn::State::from(cn.state).into(),
             remove_when_empty: cn.remove_when_empty,
+            drain: cn.drain.map(Into::into),
             ..Self::default()
         }
     }
@@ -211,7 +212,45 @@ impl TryFrom<&pb::Cn> for Cn {
             weight: if cn.weight == 0 { DEFAULT_WEIGHT } else { cn.weight },
             state,
             remove_when_empty: cn.remove_when_empty,
+            drain: cn.drain.as_ref().map(Drain::try_from).transpose()?,
         })
+    }
+}
+
+/// The longest that a drain may take to be given up, or forced.
+const LONGEST_DRAIN: Duration = Duration::from_secs(30 * 24 * 3600);
+
+impl From<Drain> for pb::cn::Drain {
+    fn from(drain: Drain) -> Self {
+        let on_timeout =
+            if drain.force { pb::cn::drain::OnTimeout::Force } else { pb::cn::drain::OnTimeout::Hold };
+        Self {
+            timeout: drain.timeout.and_then(|timeout| prost_types::Duration::try_from(timeout).ok()),
+            on_timeout: on_timeout.into(),
+        }
+    }
+}
+
+impl TryFrom<&pb::cn::Drain> for Drain {
+    type Error = Invalid;
+
+    fn try_from(drain: &pb::cn::Drain) -> Result<Self, Invalid> {
+        let timeout = drain.timeout.map(Duration::try_from).transpose();
+        let timeout = timeout.ok().filter(|timeout| timeout.is_none_or(|timeout| timeout <= LONGEST_DRAIN));
+        let timeout =
+            timeout.ok_or_else(|| Invalid::new("cn.drain.timeout", "is not between 0 and 30 days"))?;
+        let force = match pb::cn::drain::OnTimeout::try_from(drain.on_timeout) {
+            Ok(pb::cn::drain::OnTimeout::Hold) => false,
+            Ok(pb::cn::drain::OnTimeout::Force) => true,
+            Err(_) => return Err(Invalid::new("cn.drain.on_timeout", "is unknown")),
+        };
+        if force && timeout.is_none() {
+            return Err(Invalid::new(
+                "cn.drain.timeout",
+                "is needed where what is left then is to be closed",
+            ));
+        }
+        Ok(Self { timeout, force })
     }
 }
 

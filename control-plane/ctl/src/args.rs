@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use shunt_proto::wire::check_address;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where the control plane is, when nothing says otherwise.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:6500";
@@ -100,6 +101,13 @@ pub(crate) enum Cn {
         #[arg(required = true, value_name = "CHANGE", value_parser = label::change)]
         changes: Vec<Change>,
     },
+    /// Move all sessions off a CN. It takes no new ones; draining what drains changes how
+    Drain(Drain),
+    /// Let a CN take sessions again. Others' move there until it has its share
+    Undrain {
+        /// Its name
+        name: String,
+    },
     /// Forget a CN that holds no session
     Delete {
         /// Its name
@@ -108,6 +116,38 @@ pub(crate) enum Cn {
         #[arg(long)]
         force: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// Its name
+    pub(crate) name: String,
+    /// Wait until it is drained, and say how far it is. Exit status 1 where it is not when the time is over
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long its sessions may take to leave: 90s, 5m, 1h [default: 60s with --wait or --on-timeout force, else as
+    /// long as it takes]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    timeout: Option<Duration>,
+    /// What becomes of the sessions that are left then: they stay, or are closed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) on_timeout: OnTimeout,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnTimeout {
+    #[default]
+    Hold,
+    Force,
+}
+
+impl Drain {
+    /// How long its sessions may take; none: as long as they like.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        let by_default =
+            (self.wait || self.on_timeout == OnTimeout::Force).then_some(Duration::from_secs(60));
+        self.timeout.or(by_default)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -272,6 +312,20 @@ impl Cli {
             _ => Ok(DEFAULT_SERVER.to_owned()),
         }
     }
+}
+
+/// A whole number with a unit.
+fn time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => 0,
+    };
+    let millis = digits.parse::<u64>().ok().filter(|_| unit > 0).and_then(|n| n.checked_mul(unit));
+    millis.map(Duration::from_millis).ok_or_else(|| format!("{text:?} is not a time such as 90s or 5m"))
 }
 
 fn address(text: &str) -> Result<String, String> {

@@ -32,6 +32,7 @@ fn cn(name: &str, group: &str, state: CnState, weight: u32) -> Object {
         weight,
         state,
         remove_when_empty: false,
+        drain: None,
     }))
 }
 

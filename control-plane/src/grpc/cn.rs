@@ -6,7 +6,7 @@ use super::page::Page;
 use super::shown::Show;
 use crate::error::Error;
 use crate::intent;
-use shunt_proto::cn::{Cn, DEFAULT_WEIGHT};
+use shunt_proto::cn::{Cn, DEFAULT_WEIGHT, Drain};
 use shunt_proto::pb;
 use shunt_proto::wire::{Invalid, labels_from_pb};
 use tonic::{Request, Response, Status, async_trait};
@@ -19,6 +19,8 @@ const WHY_NOT: &[(&str, &str)] = &[
     ("health_reason", "is an output"),
     ("sessions", "is an output"),
     ("remove_when_empty", "is set by Apply with prune"),
+    ("drain", "is set by DrainCn"),
+    ("waits_for", "is an output"),
 ];
 
 #[async_trait]
@@ -111,6 +113,25 @@ impl pb::cn_service_server::CnService for Api {
         .await
     }
 
+    async fn drain_cn(&self, request: Request<pb::DrainCnRequest>) -> Result<Response<pb::Cn>, Status> {
+        self.answer("DrainCn", async {
+            let pb::DrainCnRequest { name, timeout, on_timeout } = request.into_inner();
+            let drain = Drain::try_from(&pb::cn::Drain { timeout, on_timeout })?;
+            let view = self.edit(|view| intent::drain_cn(view, &name, drain)).await?;
+            Show::new(self, &view).cn_named(&name)
+        })
+        .await
+    }
+
+    async fn undrain_cn(&self, request: Request<pb::UndrainCnRequest>) -> Result<Response<pb::Cn>, Status> {
+        self.answer("UndrainCn", async {
+            let name = request.into_inner().name;
+            let view = self.edit(|view| intent::undrain_cn(view, &name)).await?;
+            Show::new(self, &view).cn_named(&name)
+        })
+        .await
+    }
+
     async fn delete_cn(&self, request: Request<pb::DeleteCnRequest>) -> Result<Response<()>, Status> {
         self.answer("DeleteCn", async {
             let pb::DeleteCnRequest { name, etag, force } = request.into_inner();
@@ -134,7 +155,7 @@ pub(super) fn new_cn(mut cn: pb::Cn) -> Result<Cn, Error> {
     if !matches!(cn.state(), pb::cn::State::Unspecified | pb::cn::State::Working) {
         return Err(Invalid::new("cn.state", "is an output: a registered CN is working").into());
     }
-    cn.remove_when_empty = false;
+    (cn.remove_when_empty, cn.drain) = (false, None);
     Ok(Cn::try_from(&cn)?)
 }
 

@@ -8,6 +8,7 @@ use shunt_proto::cn::{CnGroup, CnId, CnState, Health, RoutedCn};
 use shunt_proto::pb;
 use shunt_proto::tenant::Tenant;
 use shunt_proto::wire::shown_labels;
+use tokio::time::Instant;
 
 /// What is needed to show objects of one view.
 pub(super) struct Show<'a> {
@@ -30,8 +31,19 @@ impl<'a> Show<'a> {
             health_reason,
             sessions: self.on_cn(name),
             etag: intent::etag(&self.view.snapshot, &format!("cn/{name}")),
+            waits_for: self.waits_for(cn),
             ..pb::Cn::from(cn.cn.as_ref())
         }
+    }
+
+    /// The data planes that a CN which drains waits for.
+    fn waits_for(&self, cn: &RoutedCn) -> Vec<String> {
+        if cn.cn.state != CnState::Draining {
+            return Vec::new();
+        }
+        let name = cn.name().as_str();
+        let since = self.view.mod_revision(&format!("cn/{name}"));
+        self.api.planes.waits_for(name, since, self.view.planes.keys(), Instant::now())
     }
 
     /// The CN of that name, which is in the view.

@@ -56,6 +56,7 @@ mod tests {
             weight,
             state: CnState::Working,
             remove_when_empty: false,
+            drain: None,
         };
         Arc::new(RoutedCn::new(Arc::new(cn), None))
     }

@@ -19,6 +19,7 @@ fn snapshot(revision: u64, names: &[&str]) -> Arc<RoutingSnapshot> {
                 weight: 100,
                 state: CnState::Working,
                 remove_when_empty: false,
+                drain: None,
             })),
             mod_revision: revision,
             hash: 1,

@@ -252,6 +252,7 @@ fn facts(
         why: String::new(),
         credentials_unknown,
         moved: false,
+        labels: asked.names.labels.clone(),
     }
 }
 

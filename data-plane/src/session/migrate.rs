@@ -103,6 +103,7 @@ impl Session {
         let making = Box::pin(target::make_ready(Rc::clone(&self.worker), luggage));
         let until = Instant::now() + self.patience();
         let from = self.cn.clone();
+        self.view().show_going(Some(order.to.clone()));
         self.moving = Some(Box::new(Moving { order, from, until, stage: Stage::Making(making), to: None }));
     }
 
@@ -520,6 +521,9 @@ impl Session {
             tracing::info!(id = view.id, from = %ended.from, to, outcome, reasons, "move");
         }
         view.show_move(&ended);
+        if self.moving.is_none() {
+            view.show_going(None);
+        }
         if let Some(answer) = order.answer {
             // Who ordered it may have left.
             let _ = answer.send(ended);

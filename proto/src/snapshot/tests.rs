@@ -20,6 +20,7 @@ fn object(kind: u8, name: u8, n: u8) -> Object {
             weight: 1 + u32::from(n),
             state: if n.is_multiple_of(3) { CnState::Draining } else { CnState::Working },
             remove_when_empty: false,
+            drain: None,
         })),
         1 => Object::Group(Arc::new(CnGroup { name, labels, tenant: None, replicas: n.into() })),
         2 => Object::Tenant(Arc::new(Tenant {
@@ -210,6 +211,7 @@ fn labels_follow_their_group() {
         weight: 100,
         state: CnState::Working,
         remove_when_empty: false,
+        drain: None,
     }));
     let before = state(3, [entry(group("tp"), 2), entry(cn.clone(), 3)]);
     let after = state(4, [entry(group("ap"), 4), entry(cn, 3)]);

@@ -214,6 +214,7 @@ proptest! {
                 name: CnId::new(&name).unwrap(), address: "h:1".into(), group: Some(name),
                 own_labels: Labels::new(), zone: String::new(), weight: 100, state: *state,
                 remove_when_empty: false,
+                drain: None,
             })));
         }
         // The rules of the design, one after the other.

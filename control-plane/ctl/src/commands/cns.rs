@@ -1,5 +1,7 @@
 //! `cn` and `group`.
 
+mod drain;
+
 use crate::answer::Answer;
 use crate::args::{Cn, Group, Register};
 use crate::label::{self, Change};
@@ -24,6 +26,11 @@ pub(super) async fn run(server: &Server, command: &Cn) -> Result<Answer, Failure
         Cn::Label { name, changes } => {
             let cn = server.call(cns.label_cn(changed(name, changes))).await?;
             Ok(Answer::message(&cn, format!("cn/{} carries {}", cn.name, labels(&cn.labels))))
+        }
+        Cn::Drain(arguments) => drain::run(server, arguments).await,
+        Cn::Undrain { name } => {
+            let cn = server.call(cns.undrain_cn(pb::UndrainCnRequest { name: name.clone() })).await?;
+            Ok(Answer::message(&cn, format!("cn/{} {}", cn.name, cn.state().as_str_name())))
         }
         Cn::Delete { name, force } => {
             let request = pb::DeleteCnRequest { name: name.clone(), force: *force, etag: String::new() };
@@ -72,6 +79,7 @@ fn shown(cn: &pb::Cn) -> String {
         ("State", cn.state().as_str_name().to_owned()),
         ("Health", health),
         ("Sessions", cn.sessions.to_string()),
+        ("Drain waits for", or_none(cn.waits_for.join(", "))),
         ("Removed when empty", yes(cn.remove_when_empty).to_owned()),
     ])
 }

@@ -76,6 +76,16 @@ impl pb::cn_service_server::CnService for Fake {
         Ok(Response::new(cn(1)))
     }
 
+    async fn drain_cn(&self, request: Request<pb::DrainCnRequest>) -> Answered<pb::Cn> {
+        let state = pb::cn::State::Draining.into();
+        Ok(Response::new(pb::Cn { name: request.into_inner().name, state, ..pb::Cn::default() }))
+    }
+
+    async fn undrain_cn(&self, request: Request<pb::UndrainCnRequest>) -> Answered<pb::Cn> {
+        let state = pb::cn::State::Working.into();
+        Ok(Response::new(pb::Cn { name: request.into_inner().name, state, ..pb::Cn::default() }))
+    }
+
     async fn delete_cn(&self, _: Request<pb::DeleteCnRequest>) -> Answered<()> {
         Ok(Response::new(()))
     }

@@ -53,6 +53,7 @@ fn cn(n: usize, revision: u64) -> Entry {
         weight: DEFAULT_WEIGHT,
         state: CnState::Working,
         remove_when_empty: false,
+        drain: None,
     };
     entry(Object::Cn(Arc::new(cn)), revision)
 }

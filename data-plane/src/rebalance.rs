@@ -1,0 +1,309 @@
+//! Which of this data plane's sessions are to go elsewhere, and how fast.
+//!
+//! A session leaves a CN that it may not use any more: one that is drained, that was relabelled, or that was only the
+//! fallback for one that is back. And when a CN joins (it is new, works again after a drain, or is up again), sessions of
+//! others fill it up to its share. Both are decided by the same function as a login ([`route`], [`tier`]), by what this data
+//! plane counts itself: where each data plane evens out its own sessions, all of them together are even.
+//!
+//! The decisions are pure ([`leaving`], [`filling`]); [`run`] acts on them, at the rate that the policy allows. A session
+//! that cannot move is tried again later and later. Imbalance that merely grew is nobody's reason to move here.
+//!
+//! Must not know: packets, how a session moves.
+
+use crate::plane::Plane;
+use crate::session::inbox::Order;
+use crate::sessions::Which;
+use shunt_proto::cn::{CnId, CnState, RoutedCn};
+use shunt_proto::snapshot::RoutingSnapshot;
+use shunt_proto::tenant::{Request, route, tier, unusable};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// Between two rounds while there is something to move, and while there is nothing.
+const ROUND: Duration = Duration::from_millis(50);
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Moves that are under way at once.
+const AT_ONCE: usize = 64;
+
+/// How long a CN that joined is filled with sessions that were not movable at first.
+const FILLED_FOR: Duration = Duration::from_secs(60);
+
+/// How long a session that did not move is left alone, the first time and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A session, as far as this must know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) id: u32,
+    pub(crate) request: Request,
+    pub(crate) cn: String,
+    /// It rests, as far as can be told from outside.
+    pub(crate) is_idle: bool,
+    /// A move of it is under way.
+    pub(crate) is_moving: bool,
+    /// It was told to go to this CN.
+    pub(crate) going_to: Option<CnId>,
+}
+
+/// Where a session is to go: anywhere in its match, or to this CN.
+pub(crate) type To = Option<CnId>;
+
+/// The sessions that may not stay where they are, those first that rest.
+pub(crate) fn leaving(
+    snapshot: &RoutingSnapshot,
+    is_down: impl Fn(&CnId) -> bool,
+    sessions: &[Seen],
+) -> Vec<u32> {
+    // There are few kinds of sessions, and many of each.
+    let mut known: HashMap<(&str, String, &str), bool> = HashMap::new();
+    let mut leave: Vec<&Seen> = sessions
+        .iter()
+        .filter(|seen| {
+            let Seen { request, cn, .. } = *seen;
+            let kind = (request.tenant.as_str(), request.labels.to_string(), cn.as_str());
+            !*known.entry(kind).or_insert_with(|| stays(snapshot, &is_down, request, cn))
+        })
+        .collect();
+    leave.sort_by_key(|seen| !seen.is_idle);
+    leave.into_iter().map(|seen| seen.id).collect()
+}
+
+/// Whether a session of `request` may stay on `cn`, or has nowhere to go.
+fn stays(snapshot: &RoutingSnapshot, is_down: &impl Fn(&CnId) -> bool, request: &Request, cn: &str) -> bool {
+    let Ok(matched) = route(snapshot, request, |cn| is_down(cn.name())) else { return true };
+    // That its CN is down as others see it is no reason: its own connection is there.
+    let own = CnId::new(cn).ok().and_then(|name| snapshot.cn(&name).cloned());
+    let Some(own) = own.filter(|own| unusable(own, false).is_none()) else { return false };
+    let tenant = snapshot.tenant(&request.tenant);
+    let asked = request.labels.with_defaults(&tenant.default_labels);
+    tier(&own, &tenant, &asked).is_ok_and(|tier| tier <= matched.tier)
+}
+
+/// How many sessions each CN has, those that are on their way counted where they go.
+fn count(sessions: &[Seen]) -> HashMap<CnId, i64> {
+    let mut counts = HashMap::new();
+    for seen in sessions {
+        let on = || CnId::new(&seen.cn).ok();
+        if let Some(cn) = seen.going_to.clone().or_else(on) {
+            *counts.entry(cn).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// The sessions that fill the CNs that joined up to their share, each with the CN that it goes to. Those in `leaving` go
+/// their own way.
+pub(crate) fn filling(
+    snapshot: &RoutingSnapshot,
+    is_down: impl Fn(&CnId) -> bool,
+    sessions: &[Seen],
+    joined: &BTreeSet<CnId>,
+    leaving: &BTreeSet<u32>,
+) -> Vec<(u32, CnId)> {
+    let mut counts = count(sessions);
+    let mut by_request: BTreeMap<(&str, String), Vec<&Seen>> = BTreeMap::new();
+    for seen in sessions.iter().filter(|seen| !seen.is_moving && !leaving.contains(&seen.id)) {
+        by_request.entry((&seen.request.tenant, seen.request.labels.to_string())).or_default().push(seen);
+    }
+    let mut moves = Vec::new();
+    for all in by_request.values_mut() {
+        let Some(first) = all.first() else { continue };
+        let Ok(matched) = route(snapshot, &first.request, |cn| is_down(cn.name())) else { continue };
+        // From the end: those that rest come last, and are taken first.
+        all.sort_by_key(|seen| seen.is_idle);
+        for to in matched.cns.iter().filter(|cn| joined.contains(cn.name())) {
+            fill(to, &matched.cns, all, joined, &mut counts, &mut moves);
+        }
+    }
+    moves
+}
+
+/// Takes sessions off the others of a match until `to` has its share.
+fn fill(
+    to: &RoutedCn,
+    matched: &[Arc<RoutedCn>],
+    sessions: &mut Vec<&Seen>,
+    joined: &BTreeSet<CnId>,
+    counts: &mut HashMap<CnId, i64>,
+    moves: &mut Vec<(u32, CnId)>,
+) {
+    let weight = |cn: &RoutedCn| f64::from(cn.cn.weight.max(1));
+    let weights: f64 = matched.iter().map(|cn| weight(cn)).sum();
+    let total: i64 = matched.iter().map(|cn| counts.get(cn.name()).copied().unwrap_or(0)).sum();
+    let share = |cn: &RoutedCn| total as f64 * weight(cn) / weights;
+    let mut wanted = share(to).floor() as i64 - counts.get(to.name()).copied().unwrap_or(0);
+    // What each of the others has beyond its own share.
+    let mut spare: HashMap<&str, i64> = matched
+        .iter()
+        .filter(|cn| !joined.contains(cn.name()))
+        .map(|cn| {
+            (cn.name().as_str(), counts.get(cn.name()).copied().unwrap_or(0) - share(cn).floor() as i64)
+        })
+        .collect();
+    let mut kept = Vec::with_capacity(sessions.len());
+    while let Some(seen) = sessions.pop() {
+        let spare = spare.get_mut(seen.cn.as_str()).filter(|spare| **spare > 0);
+        match spare {
+            Some(spare) if wanted > 0 => {
+                *spare -= 1;
+                wanted -= 1;
+                moves.push((seen.id, to.name().clone()));
+                *counts.entry(to.name().clone()).or_default() += 1;
+                if let Ok(from) = CnId::new(&seen.cn) {
+                    *counts.entry(from).or_default() -= 1;
+                }
+            }
+            _ => kept.push(seen),
+        }
+    }
+    kept.reverse();
+    *sessions = kept;
+}
+
+/// A session that is closed takes a moment to be gone.
+const FORCED_AGAIN: Duration = Duration::from_secs(5);
+
+/// What is remembered between rounds.
+#[derive(Default)]
+struct Work {
+    /// The CNs that sessions could use at the last round; absent before the first.
+    usable: Option<BTreeSet<CnId>>,
+    /// CNs that joined, and when.
+    joined: BTreeMap<CnId, Instant>,
+    /// Since when CNs are known to be drained.
+    draining: BTreeMap<CnId, Instant>,
+    /// When what was left on those was closed last.
+    forced: BTreeMap<CnId, Instant>,
+    /// Sessions that were told to move: how often, and before when not again.
+    told: HashMap<u32, (u32, Instant)>,
+    /// Moves that the rate allows now.
+    allowance: f64,
+    at: Option<Instant>,
+    /// The revision of the last round.
+    revision: u64,
+    is_pending: bool,
+}
+
+/// Moves sessions that are to go elsewhere, as long as the process lives.
+pub(crate) async fn run(plane: Arc<Plane>) {
+    let mut snapshots = plane.routing.watch();
+    let mut rounds = tokio::time::interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut work = Work::default();
+    loop {
+        if work.is_pending {
+            rounds.tick().await;
+        } else {
+            tokio::select! {
+                changed = snapshots.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(IDLE) => {}
+            }
+        }
+        work.round(&plane).await;
+    }
+}
+
+impl Work {
+    async fn round(&mut self, plane: &Plane) {
+        let Some(snapshot) = plane.routing.snapshot() else { return };
+        let now = Instant::now();
+        let usable = plane.routing.usable();
+        let is_new = self.revision != snapshot.version().revision || self.usable.as_ref() != Some(&usable);
+        self.notice(&snapshot, &usable, now);
+        if !is_new && !self.is_pending && self.draining.is_empty() {
+            return;
+        }
+        self.revision = snapshot.version().revision;
+        self.force(plane, &snapshot, now).await;
+        let sessions = plane.workers.census().await;
+        let is_down = |cn: &CnId| !usable.contains(cn);
+        let leaving = leaving(&snapshot, is_down, &sessions);
+        let joined: BTreeSet<CnId> = self.joined.keys().cloned().collect();
+        let filling = filling(&snapshot, is_down, &sessions, &joined, &leaving.iter().copied().collect());
+        let wanted: Vec<(u32, To)> = leaving
+            .into_iter()
+            .map(|id| (id, None))
+            .chain(filling.into_iter().map(|(id, to)| (id, Some(to))))
+            .collect();
+        self.is_pending = !wanted.is_empty() || sessions.iter().any(|seen| seen.going_to.is_some());
+        if !self.is_pending {
+            // Full, as far as it can be.
+            self.joined.clear();
+        }
+        self.tell(plane, &sessions, wanted, now).await;
+    }
+
+    /// Notes which CNs joined, and which are drained.
+    fn notice(&mut self, snapshot: &RoutingSnapshot, usable: &BTreeSet<CnId>, now: Instant) {
+        if let Some(before) = &self.usable {
+            for cn in usable.difference(before) {
+                self.joined.insert(cn.clone(), now);
+            }
+        }
+        self.joined.retain(|cn, since| usable.contains(cn) && now.duration_since(*since) < FILLED_FOR);
+        self.usable = Some(usable.clone());
+        let drained = |cn: &CnId| snapshot.cn(cn).is_some_and(|cn| cn.cn.state == CnState::Draining);
+        self.draining.retain(|cn, _| drained(cn));
+        self.forced.retain(|cn, _| drained(cn));
+        for cn in snapshot.cns().filter(|cn| cn.cn.state == CnState::Draining) {
+            self.draining.entry(cn.name().clone()).or_insert(now);
+        }
+    }
+
+    /// Ends what is left on CNs whose time is over, where their operator wants that.
+    async fn force(&mut self, plane: &Plane, snapshot: &RoutingSnapshot, now: Instant) {
+        for (name, since) in &self.draining {
+            let drain = snapshot.cn(name).and_then(|cn| cn.cn.drain);
+            let Some(timeout) = drain.filter(|drain| drain.force).and_then(|drain| drain.timeout) else {
+                continue;
+            };
+            let again = self.forced.get(name).is_some_and(|at| now.duration_since(*at) < FORCED_AGAIN);
+            if now.duration_since(*since) < timeout || again {
+                continue;
+            }
+            self.forced.insert(name.clone(), now);
+            let which = Which { cn: name.to_string(), ..Which::default() };
+            let ended = plane.workers.order(&which, &Order::Kill).await;
+            if ended > 0 {
+                tracing::warn!(cn = %name, sessions = ended, "the drain's time is over: what is left is closed");
+            }
+        }
+    }
+
+    /// Tells as many of `wanted` to move as may now.
+    async fn tell(&mut self, plane: &Plane, sessions: &[Seen], wanted: Vec<(u32, To)>, now: Instant) {
+        let rate = f64::from(plane.routing.policy().moves_per_second);
+        let passed = self.at.map_or(ROUND, |at| now.duration_since(at)).min(Duration::from_secs(1));
+        self.at = Some(now);
+        // A moment's worth is kept, so that a round that comes late loses nothing.
+        self.allowance = (self.allowance + rate * passed.as_secs_f64()).min((rate / 5.0).max(1.0));
+        let still: BTreeSet<u32> = wanted.iter().map(|(id, _)| *id).collect();
+        self.told.retain(|id, _| still.contains(id));
+        let moving: BTreeSet<u32> =
+            sessions.iter().filter(|seen| seen.is_moving).map(|seen| seen.id).collect();
+        let mut room = AT_ONCE.saturating_sub(moving.len());
+        let mut orders = Vec::new();
+        for (id, to) in wanted {
+            if room == 0 || self.allowance < 1.0 {
+                break;
+            }
+            let told = self.told.entry(id).or_insert((0, now));
+            if moving.contains(&id) || told.1 > now {
+                continue;
+            }
+            let pause = (FIRST_PAUSE * 2_u32.saturating_pow(told.0.min(10))).min(LONGEST_PAUSE);
+            *told = (told.0 + 1, now + pause);
+            self.allowance -= 1.0;
+            room -= 1;
+            orders.push((id, to));
+        }
+        plane.workers.move_all(orders);
+    }
+}
+
+#[cfg(test)]
+mod tests;

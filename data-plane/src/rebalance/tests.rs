@@ -1,0 +1,144 @@
+use super::*;
+use proptest::prelude::*;
+use shunt_proto::cn::{Cn, CnGroup};
+use shunt_proto::label::Labels;
+use shunt_proto::snapshot::{Entry, Object, Version, digest};
+
+fn labels(text: &str) -> Labels {
+    let mut labels = Labels::new();
+    for pair in text.split(',').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap();
+        labels.add(key, value).unwrap();
+    }
+    labels
+}
+
+/// CNs as `name labels state`, each in a group of its own labels.
+fn snapshot(cns: &[(&str, &str, CnState)]) -> RoutingSnapshot {
+    let mut objects = Vec::new();
+    for (name, carried, state) in cns {
+        objects.push(Object::Group(Arc::new(CnGroup {
+            name: format!("g-{name}"),
+            labels: labels(carried),
+            tenant: None,
+            replicas: 0,
+        })));
+        objects.push(Object::Cn(Arc::new(Cn {
+            name: CnId::new(name).unwrap(),
+            address: format!("{name}:1"),
+            group: Some(format!("g-{name}")),
+            own_labels: Labels::new(),
+            zone: String::new(),
+            weight: 100,
+            state: *state,
+            remove_when_empty: false,
+            drain: None,
+        })));
+    }
+    let entries: Vec<Entry> =
+        objects.into_iter().map(|object| Entry { object, mod_revision: 1, hash: 1 }).collect();
+    let version = Version { store_id: "s".into(), revision: 1, digest: digest(&entries) };
+    RoutingSnapshot::from_entries(version, entries).unwrap()
+}
+
+fn session(id: u32, asks: &str, cn: &str, is_idle: bool) -> Seen {
+    let request = Request { tenant: "sys".into(), labels: labels(asks) };
+    Seen { id, request, cn: cn.into(), is_idle, is_moving: false, going_to: None }
+}
+
+const UP: fn(&CnId) -> bool = |_| false;
+
+#[test]
+fn a_session_leaves_what_it_may_not_use_any_more_and_nothing_else() {
+    use CnState::{Draining, Working};
+    let at = |down: &'static str, cns: &[(&str, &str, CnState)], cn: &str| {
+        !leaving(&snapshot(cns), |name| name.as_str() == down, &[session(1, "w=a", cn, true)]).is_empty()
+    };
+    let both = [("one", "w=a", Working), ("two", "w=a", Working), ("bare", "", Working)];
+    assert!(!at("", &both, "one"));
+    // Drained, relabelled, gone.
+    assert!(at("", &[("one", "w=a", Draining), ("two", "w=a", Working)], "one"));
+    assert!(at("", &[("one", "w=b", Working), ("two", "w=a", Working)], "one"));
+    assert!(at("", &both, "three"));
+    // A fallback, while there is better: and not while that is down.
+    assert!(at("", &both, "bare"));
+    let only = [("one", "w=a", Working), ("bare", "", Working)];
+    assert!(at("", &only, "bare") && !at("one", &only, "bare"));
+    // That others see its CN as down is no reason to leave it.
+    assert!(!at("one", &both, "one"));
+    // There is nowhere to go.
+    assert!(!at("", &[("one", "w=a", Draining)], "one"));
+    assert!(at("", &[("one", "w=a", Draining), ("bare", "", Working)], "one"));
+}
+
+#[test]
+fn those_that_rest_leave_first() {
+    let cns = [("one", "", CnState::Draining), ("two", "", CnState::Working)];
+    let sessions = [session(1, "", "one", false), session(2, "", "one", true), session(3, "", "two", true)];
+    assert_eq!(leaving(&snapshot(&cns), UP, &sessions), [2, 1]);
+}
+
+fn ids(names: &[&str]) -> BTreeSet<CnId> {
+    names.iter().map(|name| CnId::new(name).unwrap()).collect()
+}
+
+#[test]
+fn a_cn_that_joins_gets_its_share_of_those_that_may_use_it() {
+    let cns = [
+        ("one", "w=a", CnState::Working),
+        ("two", "w=a", CnState::Working),
+        ("new", "w=a", CnState::Working),
+        ("other", "w=b", CnState::Working),
+    ];
+    let mut sessions: Vec<Seen> = (0..40).map(|n| session(n, "w=a", "one", n % 2 == 0)).collect();
+    sessions.extend((40..60).map(|n| session(n, "w=a", "two", true)));
+    sessions.extend((60..90).map(|n| session(n, "w=b", "other", true)));
+    let none = BTreeSet::new();
+    let moves = filling(&snapshot(&cns), UP, &sessions, &ids(&["new"]), &none);
+    assert_eq!(moves.len(), 20);
+    // Off the one that has more than its share, and those that rest.
+    assert!(moves.iter().all(|(id, to)| *id < 40 && id % 2 == 0 && to.as_str() == "new"), "{moves:?}");
+    // Nothing joined: nothing moves, however uneven it is.
+    assert!(filling(&snapshot(&cns), UP, &sessions, &ids(&[]), &none).is_empty());
+    // Those that were told to go there count there already, and are not told again.
+    for (id, to) in &moves {
+        let seen = sessions.iter_mut().find(|seen| seen.id == *id).unwrap();
+        (seen.is_moving, seen.going_to) = (true, Some(to.clone()));
+    }
+    assert!(filling(&snapshot(&cns), UP, &sessions, &ids(&["new"]), &none).is_empty());
+}
+
+proptest! {
+    /// Whatever the counts are: the CN that joined has its share, nobody falls below its own, no session goes twice.
+    #[test]
+    fn a_cn_that_joins_never_gets_more_than_its_share(
+        counts in proptest::collection::vec(0_u32..60, 1..6), joins in 1_usize..3,
+    ) {
+        let names: Vec<String> = (0..counts.len() + joins).map(|n| format!("cn-{n}")).collect();
+        let cns: Vec<_> = names.iter().map(|name| (name.as_str(), "w=a", CnState::Working)).collect();
+        let mut sessions = Vec::new();
+        for (n, count) in counts.iter().enumerate() {
+            for _ in 0..*count {
+                sessions.push(session(sessions.len() as u32, "w=a", &names[n], true));
+            }
+        }
+        let joined: BTreeSet<CnId> = names[counts.len()..].iter().map(|name| CnId::new(name).unwrap()).collect();
+        let moves = filling(&snapshot(&cns), UP, &sessions, &joined, &BTreeSet::new());
+        let share = sessions.len() / names.len();
+        let mut after = sessions.clone();
+        let mut moved = BTreeSet::new();
+        for (id, to) in &moves {
+            prop_assert!(moved.insert(*id));
+            after[*id as usize].cn = to.to_string();
+        }
+        let after = count(&after);
+        let on = |name: &str| after.get(&CnId::new(name).unwrap()).map_or(0, |count| *count as usize);
+        for (n, name) in names.iter().enumerate() {
+            if n >= counts.len() {
+                prop_assert_eq!(on(name), share, "{:?}", after);
+            } else {
+                prop_assert!(on(name) >= share.min(counts[n] as usize), "{:?}", after);
+            }
+        }
+    }
+}

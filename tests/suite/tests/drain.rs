@@ -1,0 +1,258 @@
+//! Sessions that move because their CNs change: one that is drained, one that joins, one that is relabelled.
+//!
+//! Several names of one CN stand for several that share their data.
+
+mod stand;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use shunt_harness::mariadb::Options;
+use shunt_harness::{Group, Login, MariaDb, Raw, Setup, Shunt, eventually};
+use stand::{app, app_as, login, own_cn, seen, setup, shown};
+use std::collections::BTreeMap;
+
+async fn cn() -> Result<MariaDb> {
+    let cn = own_cn(Options::new()).await?;
+    cn.run(&["INSTALL SONAME 'metadata_lock_info'", "CREATE TABLE suite.t (a INT) ENGINE=InnoDB"]).await?;
+    Ok(cn)
+}
+
+/// The CN by one of its names: each is another address to whoever compares them.
+fn named(cn: &MariaDb, n: usize) -> Value {
+    let host = ["127.0.0.1", "localhost", "127.1"][n - 1];
+    json!({ "name": format!("cn-{n}"), "address": format!("{host}:{}", cn.address().port()) })
+}
+
+fn patient(setup: Setup) -> Setup {
+    setup.set("policy.migrate.freeze_deadline", "20s").set("policy.migrate.last_result_grace", "100ms")
+}
+
+/// How many sessions each CN has.
+async fn counts(shunt: &Shunt) -> Result<BTreeMap<String, u64>> {
+    let listed = shunt.ctl(&["cn", "list"]).await?;
+    let cns = listed["cns"].as_array().context("no list")?;
+    cns.iter()
+        .map(|cn| {
+            let name = cn["name"].as_str().context("no name")?.to_owned();
+            Ok((name, cn["sessions"].as_u64().context("no count")?))
+        })
+        .collect()
+}
+
+/// Waits until the CNs have these counts, give or take.
+async fn are_on(shunt: &Shunt, wanted: &[(&str, u64)], give: u64) {
+    eventually(&format!("sessions are on {wanted:?}"), async || {
+        let counts = counts(shunt).await?;
+        for (cn, wanted) in wanted {
+            let on = counts.get(*cn).copied().unwrap_or(0);
+            ensure!(on.abs_diff(*wanted) <= give, "{counts:?}");
+        }
+        anyhow::Ok(())
+    })
+    .await;
+}
+
+/// A session that knows its number.
+async fn marked(shunt: &Shunt, n: usize) -> Result<Raw> {
+    let mut s = login(shunt, &app()).await?;
+    s.run(format!("SET @n = {n}, lock_wait_timeout = {}", n + 100)).await?;
+    Ok(s)
+}
+
+async fn still_marked(s: &mut Raw, n: usize) -> Result<()> {
+    let rows = s.query("SELECT @n, @@lock_wait_timeout").await?.success()?.rows()?;
+    ensure!(rows == [[Some(n.to_string()), Some((n + 100).to_string())]], "{rows:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cn_is_drained_and_filled_again_and_nobody_notices() -> Result<()> {
+    let cn = cn().await?;
+    let group = Group::named("shared").cn_with(named(&cn, 1)).cn_with(named(&cn, 2));
+    let shunt = patient(setup().group(group)).standalone().await?;
+    seen(&shunt).await;
+    let mut sessions = Vec::new();
+    for n in 0..40 {
+        sessions.push(marked(&shunt, n).await?);
+    }
+    are_on(&shunt, &[("cn-1", 20), ("cn-2", 20)], 0).await;
+    let said = shunt.try_ctl(&["-o", "json", "cn", "drain", "cn-1", "--wait"]).await?;
+    ensure!(said.status.success(), "{said:?}");
+    let drained: Value = serde_json::from_str(&said.stdout)?;
+    assert_eq!((&drained["state"], &drained["sessions"]), (&json!("drained"), &json!(0)));
+    assert!(said.stderr.contains("sessions left"), "{said:?}");
+    for (n, s) in sessions.iter_mut().enumerate() {
+        still_marked(s, n).await?;
+    }
+    are_on(&shunt, &[("cn-1", 0), ("cn-2", 40)], 0).await;
+    // New ones do not go there either. Draining what is drained is done already.
+    let another = login(&shunt, &app()).await?;
+    assert_eq!(shown(&shunt, &another).await?["cn"], "cn-2");
+    shunt.ctl(&["cn", "drain", "cn-1", "--wait"]).await?;
+    another.quit().await?;
+
+    shunt.ctl(&["cn", "undrain", "cn-1"]).await?;
+    shunt.ctl(&["cn", "undrain", "cn-1"]).await?;
+    are_on(&shunt, &[("cn-1", 20), ("cn-2", 20)], 1).await;
+    for (n, s) in sessions.iter_mut().enumerate() {
+        still_marked(s, n).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_what_cannot_move_and_says_why() -> Result<()> {
+    let cn = cn().await?;
+    let group = Group::named("shared").cn_with(named(&cn, 1)).cn_with(named(&cn, 2));
+    let shunt = patient(setup().group(group)).standalone().await?;
+    seen(&shunt).await;
+    let mut sessions = Vec::new();
+    for n in 0..4 {
+        sessions.push(marked(&shunt, n).await?);
+    }
+    for s in &mut sessions {
+        s.run("BEGIN").await?;
+        s.run("INSERT INTO t VALUES (1)").await?;
+    }
+    let said = shunt.try_ctl(&["cn", "drain", "cn-1", "--wait", "--timeout", "2s"]).await?;
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    assert!(said.stderr.contains("2 sessions left (transaction: 2)"), "{said:?}");
+    assert_eq!(shunt.ctl(&["cn", "get", "cn-1"]).await?["state"], "draining");
+    for s in &mut sessions {
+        s.run("COMMIT").await?;
+    }
+    eventually("drained", async || {
+        let cn = shunt.ctl(&["cn", "get", "cn-1"]).await?;
+        ensure!(cn["state"] == "drained", "{cn}");
+        anyhow::Ok(())
+    })
+    .await;
+    for (n, s) in sessions.iter_mut().enumerate() {
+        still_marked(s, n).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_forced_drain_closes_what_is_left_when_its_time_is_over() -> Result<()> {
+    let cn = cn().await?;
+    let group = Group::named("shared").cn_with(named(&cn, 1)).cn_with(named(&cn, 2));
+    let shunt = patient(setup().group(group)).standalone().await?;
+    seen(&shunt).await;
+    let mut stays = login(&shunt, &app()).await?;
+    let mut goes = login(&shunt, &app()).await?;
+    let on = shown(&shunt, &stays).await?["cn"].as_str().context("a CN")?.to_owned();
+    let (temporary, other) = if on == "cn-1" { (&mut stays, &mut goes) } else { (&mut goes, &mut stays) };
+    temporary.run("CREATE TEMPORARY TABLE kept SELECT 1").await?;
+    other.run("SET @n = 5").await?;
+    let drain = ["cn", "drain", "cn-1", "--wait", "--timeout", "1s", "--on-timeout", "force"];
+    let said = shunt.try_ctl(&drain).await?;
+    ensure!(said.status.success(), "{said:?}");
+    // The last that its client reads is why.
+    let last = temporary.query("SELECT 1").await;
+    ensure!(last.as_ref().map_or(true, |last| last.err().is_some_and(|err| err.code == 1053)), "{last:?}");
+    assert!(temporary.query("SELECT 1").await.is_err(), "it was closed");
+    assert_eq!(other.value("SELECT @n").await?, "5");
+    Ok(())
+}
+
+/// Within max(2, 10 %) of its share, from sessions that are there.
+#[tokio::test]
+async fn a_cn_that_joins_fills_up_from_existing_sessions() -> Result<()> {
+    let cn = cn().await?;
+    let group = Group::named("tp").label("workload", "tp").cn_with(named(&cn, 1)).cn_with(named(&cn, 2));
+    let shunt = patient(setup().group(group)).standalone().await?;
+    seen(&shunt).await;
+    let mut sessions = Vec::new();
+    for n in 0..60 {
+        let mut s = login(&shunt, &app_as("app?workload=tp")).await?;
+        s.run(format!("SET @n = {n}, lock_wait_timeout = {}", n + 100)).await?;
+        sessions.push(s);
+    }
+    let address = named(&cn, 3)["address"].as_str().context("an address")?.to_owned();
+    shunt.ctl(&["cn", "register", "cn-3", &address, "--group", "tp"]).await?;
+    are_on(&shunt, &[("cn-1", 20), ("cn-2", 20), ("cn-3", 20)], 2).await;
+    for (n, s) in sessions.iter_mut().enumerate() {
+        still_marked(s, n).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn sessions_go_home_when_their_own_cn_is_there() -> Result<()> {
+    let cn = cn().await?;
+    let shared = Group::named("shared").cn_with(named(&cn, 1));
+    let shunt = patient(setup().group(shared)).standalone().await?;
+    seen(&shunt).await;
+    let mut s = login(&shunt, &app_as("acme:app?workload=ap")).await?;
+    s.run("SET @n = 7").await?;
+    assert_eq!(shown(&shunt, &s).await?["cn"], "cn-1");
+    let address = named(&cn, 2)["address"].as_str().context("an address")?.to_owned();
+    shunt.ctl(&["cn", "register", "cn-2", &address, "--label", "workload=ap"]).await?;
+    are_on(&shunt, &[("cn-1", 0), ("cn-2", 1)], 0).await;
+    assert_eq!(s.value("SELECT @n").await?, "7");
+    // It is relabelled: the session may not stay, and goes back to where nobody is asked for anything.
+    shunt.ctl(&["cn", "label", "cn-2", "workload=tp"]).await?;
+    are_on(&shunt, &[("cn-1", 1), ("cn-2", 0)], 0).await;
+    assert_eq!(s.value("SELECT @n").await?, "7");
+    assert_eq!(shown(&shunt, &s).await?["lastMove"]["outcome"], "moved");
+    s.quit().await
+}
+
+/// Whoever cannot move is asked again, later and later, and not all the time.
+#[tokio::test]
+async fn a_session_that_cannot_move_is_not_tried_without_end() -> Result<()> {
+    let cn = cn().await?;
+    let group = Group::named("shared").cn_with(named(&cn, 1)).cn_with(named(&cn, 2));
+    let mut shunt = patient(setup().group(group)).standalone().await?;
+    seen(&shunt).await;
+    let mut sessions = vec![login(&shunt, &app()).await?, login(&shunt, &app()).await?];
+    for s in &mut sessions {
+        s.run("CREATE TEMPORARY TABLE kept SELECT 1").await?;
+    }
+    shunt.ctl(&["cn", "drain", "cn-1"]).await?;
+    let tried = async |shunt: &mut Shunt| -> Result<f64> {
+        let metrics = shunt.plane("standalone").metrics().await?;
+        let line =
+            metrics.lines().find(|line| line.starts_with("shunt_data_moves_total{outcome=\"pinned\"}"));
+        Ok(line.and_then(|line| line.rsplit(' ').next()).map_or(Ok(0.0), str::parse)?)
+    };
+    let began = std::time::Instant::now();
+    while tried(&mut shunt).await? < 3.0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // At once, half a second later, a second after that.
+    let took = began.elapsed();
+    assert!(took >= std::time::Duration::from_millis(1200), "{took:?}");
+    for s in &mut sessions {
+        assert_eq!(s.value("SELECT COUNT(*) FROM kept").await?, "1");
+    }
+    Ok(())
+}
+
+/// Two data planes: each moves its own, and the CN is drained when both have said so.
+#[tokio::test]
+async fn a_drain_is_over_when_every_data_plane_has_said_so() -> Result<()> {
+    let cn = cn().await?;
+    let group = Group::named("shared").cn_with(named(&cn, 1)).cn_with(named(&cn, 2));
+    let mut shunt = patient(setup().group(group)).planes(2).await?;
+    seen(&shunt).await;
+    let mut sessions = Vec::new();
+    for plane in ["data-1", "data-2"] {
+        let address = shunt.plane(plane).mysql();
+        for _ in 0..4 {
+            let mut s = Raw::login(address, &Login::user("app").password("app").database("suite")).await?;
+            s.run("SET @n = 3").await?;
+            sessions.push(s);
+        }
+    }
+    are_on(&shunt, &[("cn-1", 4), ("cn-2", 4)], 2).await;
+    shunt.ctl(&["cn", "drain", "cn-1", "--wait"]).await?;
+    are_on(&shunt, &[("cn-1", 0), ("cn-2", 8)], 0).await;
+    shunt.ctl(&["cn", "undrain", "cn-1"]).await?;
+    are_on(&shunt, &[("cn-1", 4), ("cn-2", 4)], 1).await;
+    for s in &mut sessions {
+        assert_eq!(s.value("SELECT @n").await?, "3");
+    }
+    Ok(())
+}
