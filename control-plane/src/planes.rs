@@ -314,8 +314,8 @@ impl Planes {
         let unknown = stored.filter(|id| !waited && !inner.planes.contains_key(*id)).cloned();
         let has_some = inner.planes.iter().filter(|(_, plane)| {
             let none = plane.report.cns.get(cn).is_none_or(|on| on.sessions == 0);
-            let knows = plane.acked >= revision && plane.report.revision >= revision;
-            !none || !(knows || !plane.connected())
+            let behind = plane.acked < revision || plane.report.revision < revision;
+            !none || (behind && plane.connected())
         });
         unknown.chain(has_some.map(|(id, _)| id.clone())).collect()
     }
