@@ -217,7 +217,7 @@ async fn a_session_that_cannot_move_is_not_tried_without_end() -> Result<()> {
             metrics.lines().find(|line| line.starts_with("shunt_data_moves_total{outcome=\"pinned\"}"));
         Ok(line.and_then(|line| line.rsplit(' ').next()).map_or(Ok(0.0), str::parse)?)
     };
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     while tried(&mut shunt).await? < 3.0 {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
