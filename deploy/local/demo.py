@@ -11,12 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import mysql.connector
 import pymysql
 
 PORT = int(os.environ["DEMO_MYSQL"])
 API = os.environ["DEMO_API"]
+METRICS = os.environ["DEMO_METRICS"]
 FIRST_CN_PORT = int(os.environ["DEMO_CNS"])
 SHUNTCTL = os.environ["DEMO_SHUNTCTL"]
 with open(os.path.join(os.environ["DEMO_PASSWORDS"], "app"), encoding="ascii") as file:
@@ -97,7 +99,7 @@ def refused(user, code, state, words, password=PASSWORD):
 
 def shuntctl(*arguments):
     done = subprocess.run(
-        [SHUNTCTL, "--server", API, "-o", "json", *arguments], capture_output=True, text=True, timeout=20
+        [SHUNTCTL, "--server", API, "-o", "json", *arguments], capture_output=True, text=True, timeout=30
     )
     if done.returncode:
         raise RuntimeError(f"shuntctl {' '.join(arguments)}: {done.stderr.strip()}")
@@ -322,6 +324,110 @@ def _():
         return error.args[0] == 1094, f"{error.args[0]} {error.args[1]}"
     finally:
         connection.close()
+
+
+@claim("a session that is moved keeps what its client set and prepared")
+def _():
+    connection = mysql.connector.connect(
+        host="127.0.0.1", port=PORT, user="acme:app?workload=tp", password=PASSWORD, database="shop",
+        ssl_disabled=True, use_pure=True, autocommit=True,
+    )
+    plain = connection.cursor()
+
+    def answer(sql):
+        plain.execute(sql)
+        return plain.fetchall()[0]
+
+    state = "SELECT @v, @@sql_mode, @@time_zone, DATABASE(), LAST_INSERT_ID()"
+    plain.execute("CREATE OR REPLACE TABLE numbered (id INT AUTO_INCREMENT PRIMARY KEY, words VARCHAR(50))")
+    plain.execute("SET @v = 'kept', sql_mode = 'ANSI_QUOTES', time_zone = '+03:00'")
+    prepared = connection.cursor(prepared=True)
+    prepared.execute("SELECT CONCAT(?, ' by the same statement')", ("read",))
+    prepared.fetchall()
+    plain.execute("INSERT INTO numbered (words) VALUES ('before the move')")
+    before, (was,) = answer(state), answer("SELECT @@wsrep_node_name")
+    moved = shuntctl("session", "move", str(connection.connection_id))
+    after, (now,) = answer(state), answer("SELECT @@wsrep_node_name")
+    # Its own write, on a node that may not have had it when it came.
+    rows = answer("SELECT COUNT(*) FROM numbered")[0]
+    prepared.execute("SELECT CONCAT(?, ' by the same statement')", ("read",))
+    words = prepared.fetchall()[0][0]
+    connection.close()
+    good = moved["outcome"] == "moved" and was != now and before == after and rows == 1
+    return good and words == "read by the same statement", f"from {was} to {now}: {after}, {words!r}"
+
+
+def metric(name):
+    """The sum of a metric of the data plane, over all its labels that hold the words."""
+    with urllib.request.urlopen(METRICS, timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name)}
+
+
+def moves():
+    return int(metric("shunt_data_moves_total").get('shunt_data_moves_total{outcome="moved"}', 0))
+
+
+def at_most(quantile):
+    """Within which bound of its histogram that part of the pauses lies, in milliseconds."""
+    counts = [
+        (float(line.split('le="')[1].split('"')[0].replace("+Inf", "inf")), count)
+        for line, count in metric("shunt_data_move_pause_seconds_bucket").items()
+    ]
+    total = max(count for _, count in counts)
+    return min(bound for bound, count in counts if count >= quantile * total) * 1000
+
+
+@claim("while 12 clients work, cn-1 and cn-2 are drained and filled in turn: no client sees an error")
+def _():
+    setup = connect("app")
+    query(setup, "CREATE OR REPLACE TABLE busy (client INT, n INT, PRIMARY KEY (client, n))")
+    done, errors, over = [0] * 12, [], threading.Event()
+
+    def work(client):
+        try:
+            connection = connect("acme:app?workload=tp")
+            query(connection, f"SET @client = {client}")
+            while not over.is_set():
+                n = done[client] + 1
+                query(connection, "BEGIN")
+                query(connection, f"INSERT INTO busy VALUES (@client, {n})")
+                query(connection, "COMMIT")
+                read = one(connection, "SELECT COUNT(*) FROM busy WHERE client = @client")
+                if read != n:
+                    errors.append(f"client {client} reads {read} rows, not {n}")
+                done[client] = n
+            connection.close()
+        except Exception as error:  # Each client counts its own.
+            errors.append(f"client {client}: {error}")
+
+    threads = [threading.Thread(target=work, args=(client,)) for client in range(12)]
+    for thread in threads:
+        thread.start()
+    try:
+        before, rounds = moves(), 0
+        end = time.monotonic() + 40
+        while moves() - before < 60 and time.monotonic() < end and not errors:
+            name = f"cn-{rounds % 2 + 1}"
+            shuntctl("cn", "drain", name, "--wait", "--timeout", "15s")
+            shuntctl("cn", "undrain", name)
+            good, seen = until(lambda: (
+                {cn["name"]: cn["sessions"] for cn in shuntctl("cn", "list")["cns"]}[name] >= 10, name))
+            if not good:
+                errors.append(f"{seen} does not fill")
+            rounds += 1
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    query(setup, "SET wsrep_sync_wait = 1")
+    total = one(setup, "SELECT COUNT(*) FROM busy")
+    setup.close()
+    moved = moves() - before
+    good = not errors and moved >= 50 and total == sum(done) and all(done)
+    return good, (f"{len(threads) + len(held)} sessions, {moved} moves in {rounds} rounds, pauses: median at most "
+                  f"{at_most(0.5):.0f} ms, p99 at most {at_most(0.99):.0f} ms; {sum(done)} transactions, {total} rows, "
+                  f"{len(errors)} errors {errors[:2] or ''}").strip()
 
 
 @claim("when the clients have gone, every count is 0")
