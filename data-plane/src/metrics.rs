@@ -116,7 +116,18 @@ impl Metrics {
             "How long a client may have waited in a move",
             metrics.pause.clone(),
         );
+        metrics.begin_at_zero();
         metrics
+    }
+
+    /// Those of moves are told from the beginning: the first of them is a change too.
+    fn begin_at_zero(&self) {
+        for outcome in Outcome::WORDS {
+            self.moves.get_or_create(&ByOutcome { outcome: Word(outcome) });
+        }
+        for reason in PinReason::ALL {
+            self.pinned.get_or_create(&ByReason { reason: Word(reason.words()) });
+        }
     }
 
     /// A move ended.

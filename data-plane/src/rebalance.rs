@@ -164,6 +164,12 @@ fn fill(
     *sessions = kept;
 }
 
+/// How many moves a second it takes to have `left` sessions off a CN in `time_left`, in half of it: some have to be tried
+/// again.
+pub(crate) fn hurry(left: usize, time_left: Duration) -> f64 {
+    2.0 * left as f64 / time_left.max(ROUND).as_secs_f64()
+}
+
 /// A session that is closed takes a moment to be gone.
 const FORCED_AGAIN: Duration = Duration::from_secs(5);
 
@@ -234,7 +240,20 @@ impl Work {
             // Full, as far as it can be.
             self.joined.clear();
         }
-        self.tell(plane, &sessions, wanted, now).await;
+        let rate = self.rate(plane, &snapshot, &sessions, now);
+        self.tell(plane, &sessions, wanted, rate, now);
+    }
+
+    /// Moves a second: what the policy allows, or what drains need to be over in time.
+    fn rate(&self, plane: &Plane, snapshot: &RoutingSnapshot, sessions: &[Seen], now: Instant) -> f64 {
+        let needed = self.draining.iter().map(|(name, since)| {
+            let timeout = snapshot.cn(name).and_then(|cn| cn.cn.drain).and_then(|drain| drain.timeout);
+            let left = sessions.iter().filter(|seen| seen.cn == name.as_str()).count();
+            // One whose time is over is in no hurry any more.
+            let time_left = timeout.and_then(|timeout| timeout.checked_sub(now.duration_since(*since)));
+            time_left.map_or(0.0, |time_left| hurry(left, time_left))
+        });
+        f64::from(plane.routing.policy().moves_per_second).max(needed.sum())
     }
 
     /// Notes which CNs joined, and which are drained.
@@ -275,8 +294,7 @@ impl Work {
     }
 
     /// Tells as many of `wanted` to move as may now.
-    async fn tell(&mut self, plane: &Plane, sessions: &[Seen], wanted: Vec<(u32, To)>, now: Instant) {
-        let rate = f64::from(plane.routing.policy().moves_per_second);
+    fn tell(&mut self, plane: &Plane, sessions: &[Seen], wanted: Vec<(u32, To)>, rate: f64, now: Instant) {
         let passed = self.at.map_or(ROUND, |at| now.duration_since(at)).min(Duration::from_secs(1));
         self.at = Some(now);
         // A moment's worth is kept, so that a round that comes late loses nothing.

@@ -142,3 +142,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_drain_is_as_fast_as_its_time_wants() {
+    assert_eq!(hurry(300, Duration::from_secs(60)), 10.0);
+    assert_eq!(hurry(300, Duration::from_secs(1)), 600.0);
+    assert_eq!(hurry(0, Duration::ZERO), 0.0);
+    assert!(hurry(1, Duration::ZERO).is_finite());
+}

@@ -100,6 +100,27 @@ async fn a_cn_is_drained_and_filled_again_and_nobody_notices() -> Result<()> {
     Ok(())
 }
 
+/// At one move a second it would take twenty.
+#[tokio::test]
+async fn a_drain_with_a_time_is_as_fast_as_that_wants() -> Result<()> {
+    let cn = cn().await?;
+    let group = Group::named("shared").cn_with(named(&cn, 1)).cn_with(named(&cn, 2));
+    let setup = patient(setup().group(group)).set("policy.rebalance.moves_per_second", 1);
+    let shunt = setup.standalone().await?;
+    seen(&shunt).await;
+    let mut sessions = Vec::new();
+    for n in 0..40 {
+        sessions.push(marked(&shunt, n).await?);
+    }
+    are_on(&shunt, &[("cn-1", 20), ("cn-2", 20)], 0).await;
+    let said = shunt.try_ctl(&["cn", "drain", "cn-1", "--wait", "--timeout", "8s"]).await?;
+    ensure!(said.status.success(), "{said:?}");
+    for (n, s) in sessions.iter_mut().enumerate() {
+        still_marked(s, n).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_drain_waits_for_what_cannot_move_and_says_why() -> Result<()> {
     let cn = cn().await?;

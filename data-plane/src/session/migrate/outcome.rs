@@ -29,12 +29,16 @@ pub(crate) struct Ended {
 impl Outcome {
     /// Its word, in metrics and in the API.
     pub(crate) const fn word(&self) -> &'static str {
+        let [moved, pinned, failed] = Self::WORDS;
         match self {
-            Self::Moved(_) => "moved",
-            Self::Pinned(_) => "pinned",
-            Self::Failed(_) => "failed",
+            Self::Moved(_) => moved,
+            Self::Pinned(_) => pinned,
+            Self::Failed(_) => failed,
         }
     }
+
+    /// Every one of those words.
+    pub(crate) const WORDS: [&'static str; 3] = ["moved", "pinned", "failed"];
 
     /// Why it did not move, in words.
     pub(crate) fn reasons(&self) -> Vec<String> {

@@ -8,6 +8,7 @@ mod garbage;
 mod limits;
 mod log;
 mod memory;
+mod moves;
 mod slow;
 #[path = "../stand/mod.rs"]
 mod stand;
