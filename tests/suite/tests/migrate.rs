@@ -488,5 +488,9 @@ async fn a_kill_by_a_number_of_the_old_cn_is_refused() -> Result<()> {
     // By the number that the client was given it still ends itself.
     let killed = s.query(format!("KILL QUERY {}", s.connection_id())).await?;
     assert_eq!(killed.err().context("it ends its own statement")?.code, 1317);
-    s.quit().await
+    // And so does another one of the same user, by that number.
+    let mut other = login(&shunt, &app()).await?;
+    other.run(format!("KILL {}", s.connection_id())).await?;
+    assert!(s.query("SELECT 1").await.is_err(), "it was killed");
+    other.quit().await
 }
