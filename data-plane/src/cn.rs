@@ -101,6 +101,18 @@ impl CnError {
     }
 }
 
+impl CnError {
+    /// Whether the user with this password is not let in, now or later: a wrong password, an account that is locked or
+    /// whose password has expired, or that another plugin sees to. All else may pass, too many connections of one user too.
+    pub(crate) fn denies(&self) -> bool {
+        match self {
+            Self::Refused(err) => matches!(err.code, 1045 | 1251 | 1524 | 1698 | 1862 | 4151),
+            Self::OnlyTheClient(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Too many connections, not ready (a Galera node out of its primary component), shutting down, host blocked.
 pub(crate) const fn cannot_serve(err: &reply::Err) -> bool {
     matches!(err.code, 1040 | 1047 | 1053 | 1129)
@@ -353,12 +365,14 @@ pub(crate) type Column = Option<Vec<u8>>;
 pub(crate) struct Asker<'a> {
     peer: Peer<'a>,
     deprecate_eof: bool,
+    /// The number of the packet that comes next.
+    next: u8,
 }
 
 impl CnConnection {
     /// Asks on this connection, which deprecated EOF where `deprecate_eof` says so.
     pub(crate) const fn ask(&mut self, deprecate_eof: bool) -> Asker<'_> {
-        Asker { peer: self.stream.peer(), deprecate_eof }
+        Asker { peer: self.stream.peer(), deprecate_eof, next: 1 }
     }
 
     /// Says goodbye. The CN closes.
@@ -371,7 +385,7 @@ impl CnConnection {
 impl<'a> Asker<'a> {
     /// Asks on a session's connection.
     pub(crate) const fn new(peer: Peer<'a>, deprecate_eof: bool) -> Self {
-        Self { peer, deprecate_eof }
+        Self { peer, deprecate_eof, next: 1 }
     }
 
     /// Sends a command whose response is one packet. An ERR is an error.

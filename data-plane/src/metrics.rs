@@ -123,10 +123,10 @@ impl Metrics {
     /// Those of moves are told from the beginning: the first of them is a change too.
     fn begin_at_zero(&self) {
         for outcome in Outcome::WORDS {
-            self.moves.get_or_create(&ByOutcome { outcome: Word(outcome) });
+            drop(self.moves.get_or_create(&ByOutcome { outcome: Word(outcome) }));
         }
         for reason in PinReason::ALL {
-            self.pinned.get_or_create(&ByReason { reason: Word(reason.words()) });
+            drop(self.pinned.get_or_create(&ByReason { reason: Word(reason.words()) }));
         }
     }
 

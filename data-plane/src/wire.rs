@@ -55,6 +55,11 @@ impl PacketStream {
         (self.socket, self.unread)
     }
 
+    /// Whether something was read of the socket and not looked at.
+    pub(crate) const fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
     pub(crate) const fn peer(&mut self) -> Peer<'_> {
         Peer { socket: &mut self.socket, unread: &mut self.unread }
     }

@@ -7,7 +7,7 @@
 
 use super::{Asker, CnError, Column, column};
 use mysql_wire::command;
-use mysql_wire::packet::{self, Fields};
+use mysql_wire::packet::{self, Fields, Malformed};
 use mysql_wire::reply;
 use tokio::io::AsyncWriteExt as _;
 
@@ -82,6 +82,8 @@ impl Asker<'_> {
 
     /// Reads the answer to a command of this number.
     async fn said(&mut self, code: u8) -> Result<Said, CnError> {
+        // Packets of an answer are numbered from 1: what is left of another one is noticed.
+        self.next = 1;
         let first = self.packet().await?;
         match (first.first(), code) {
             (Some(&reply::ERR), _) => Ok(Said::Err(reply::Err::read(&first)?)),
@@ -133,6 +135,11 @@ impl Asker<'_> {
     }
 
     async fn packet(&mut self) -> Result<Vec<u8>, CnError> {
-        Ok(self.peer.read(MAX_PACKET).await?.payload)
+        let packet = self.peer.read(MAX_PACKET).await?;
+        if packet.seq != self.next {
+            return Err(Malformed::Value("sequence number of an answer").into());
+        }
+        self.next = self.next.wrapping_add(1);
+        Ok(packet.payload)
     }
 }

@@ -466,6 +466,9 @@ impl Session {
         let mut prepared = script.check(&said).map_err(|wrong| wrong.to_string())?;
         let answers = said.get(at..).unwrap_or_default();
         let counted = write::verify(&to, answers, has_changed).map_err(|wrong| wrong.to_string())?;
+        if target.connection.stream.has_unread() {
+            return Err("the CN said more than it was asked".into());
+        }
         prepared.append(&mut target.prepared);
         Ok((prepared, counted))
     }

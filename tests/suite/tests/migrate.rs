@@ -250,6 +250,50 @@ async fn prepared_statements_keep_their_ids_and_what_they_were_prepared_under() 
     s.quit().await
 }
 
+/// A statement's second name, "the last one", is that of none where the last one was closed.
+#[tokio::test]
+async fn a_closed_last_statement_is_not_another_one_after_a_move() -> Result<()> {
+    let cn = telling_cn().await?;
+    cn.run(&["CREATE TABLE suite.t (a INT)"]).await?;
+    let shunt = twice(&cn).await?;
+    let mut s = login(&shunt, &app()).await?;
+    // It uses a table: what the error before it left is gone.
+    let kept = s.prepare("SELECT a FROM t").await?;
+    let last = s.prepare("SELECT 'last'").await?;
+    s.send(&command::about_statement(com::STMT_CLOSE, last.id)).await?;
+    for _ in 0..2 {
+        let refused = s.command(&command::execute(u32::MAX, &[], Execute::default())).await?;
+        assert_eq!(refused.err().context("it was closed")?.code, 1243);
+        s.execute(kept, &[]).await?.success()?;
+        moves(&shunt, &s).await?;
+    }
+    s.quit().await
+}
+
+/// The new CN says OK and does something else: it has a lower maximum.
+#[tokio::test]
+async fn a_value_that_the_new_cn_does_not_take_as_it_is_keeps_the_session() -> Result<()> {
+    let roomy = telling_cn().await?;
+    let narrow = own_cn(Options::new().arg("--maximum-sort-buffer-size=2097152")).await?;
+    let group = Group::named("shared").cn("cn-1", roomy.address()).cn("cn-2", narrow.address());
+    let shunt = setup().group(group).set("policy.migrate.freeze_deadline", "20s").standalone().await?;
+    seen(&shunt).await;
+    let mut s = login(&shunt, &app()).await?;
+    let id = s.connection_id();
+    order(&shunt, id, &["--to", "cn-1"]).await?;
+    assert_eq!(shown(&shunt, &s).await?["cn"], "cn-1");
+    s.run("SET sort_buffer_size = 4194304").await?;
+    let (told, moved) = order(&shunt, id, &["--to", "cn-2"]).await?;
+    ensure!(!moved && told["outcome"] == "failed", "{told}");
+    ensure!(told["reasons"][0].to_string().contains("sort_buffer_size"), "{told}");
+    assert_eq!(s.value("SELECT @@sort_buffer_size").await?, "4194304");
+    s.run("SET sort_buffer_size = 1048576").await?;
+    let (told, moved) = order(&shunt, id, &["--to", "cn-2"]).await?;
+    ensure!(moved, "{told}");
+    assert_eq!(s.value("SELECT @@sort_buffer_size").await?, "1048576");
+    s.quit().await
+}
+
 #[tokio::test]
 async fn what_cannot_be_carried_keeps_the_session_and_says_why() -> Result<()> {
     let cn = telling_cn().await?;

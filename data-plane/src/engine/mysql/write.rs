@@ -55,6 +55,8 @@ enum Expect {
     Names,
     /// An error: there is no such statement.
     Refused,
+    /// Rows.
+    Rows,
     /// Something that is read by whoever asked.
     Answer,
 }
@@ -129,6 +131,7 @@ impl Script {
             match (expected, said) {
                 (Expect::Answer, _)
                 | (Expect::Ok | Expect::Set(_) | Expect::Unless(..), Said::Ok(_))
+                | (Expect::Rows, Said::Rows(..))
                 | (Expect::PreparedBySql | Expect::Names, Said::Ok(_) | Said::Err(_))
                 | (Expect::Refused, Said::Err(_)) => {}
                 (Expect::Context, Said::Ok(_)) => out_of_context = None,
@@ -184,6 +187,7 @@ impl Expect {
             Self::Bound => "bind types".into(),
             Self::Refused => "forget the last statement".into(),
             Self::Names => "set the character set of results".into(),
+            Self::Rows => "catch up, or count rows again".into(),
             Self::Ok | Self::Answer => "restore".into(),
         }
     }
@@ -346,7 +350,7 @@ fn catch_up(script: &mut Script, fresh: &Fresh) {
     let before = fresh.variables.get("wsrep_sync_wait").cloned().flatten();
     let Some(before) = before.as_deref().and_then(literal::number) else { return };
     script.set("wsrep_sync_wait", "1");
-    script.push(query("SELECT 1"), Expect::Answer);
+    script.push(query("SELECT 1"), Expect::Rows);
     script.set("wsrep_sync_wait", before);
 }
 
@@ -466,7 +470,7 @@ fn numbers(script: &mut Script, to: &ToRestore<'_>) {
 /// What the last statement left, what holds for the next transaction only, and whether the CN serves.
 fn last_words(script: &mut Script, to: &ToRestore<'_>) {
     script.push(read::bring_out(), Expect::Ok);
-    let found = to.state.found_rows.and_then(find_rows).map(|question| (question, Expect::Answer));
+    let found = to.state.found_rows.and_then(find_rows).map(|question| (question, Expect::Rows));
     let ready = (query(crate::service::READY), Expect::Ok);
     let next =
         to.state.next_transaction.iter().map(|sql| (sql.clone(), Expect::Set("the next transaction".into())));

@@ -103,13 +103,13 @@ pub(super) async fn make_ready(worker: Rc<Worker>, luggage: Luggage) -> Result<B
     let logged_in = tokio::time::timeout(limit * 2, log_in).await.unwrap_or(Err(CnError::Slow(limit * 2)));
     let (connection, tracks_itself) = match logged_in {
         Ok(logged_in) => logged_in,
-        Err(error) if error.is_of_the_cn() => {
+        Err(error) if error.denies() => return Err(NoTarget::Refused { cn, error }),
+        Err(error) => {
             if error.puts_cn_down() {
                 plane.routing.failed(&cn, &placed.cn.cn.address, &error.to_string());
             }
             return Err(NoTarget::Unusable { cn, error });
         }
-        Err(error) => return Err(NoTarget::Refused { cn, error }),
     };
     let is_galera = plane.routing.baseline(&cn).is_none_or(|baseline| baseline.may_be_galera);
     let deprecate_eof = login::deprecates_eof(identity.capabilities);
