@@ -2,6 +2,9 @@ use super::left::Counted;
 use super::statements::Under;
 use super::*;
 use mysql_wire::command::Shape;
+use mysql_wire::reply::STATE_CHANGED;
+use mysql_wire::request::Requested;
+use mysql_wire::response::Answered;
 
 fn command(code: u8, body: &[u8]) -> Command<'_> {
     Command { code, body, whole: true }

@@ -1,0 +1,222 @@
+//! What a session is, out of its old CN and into a new one.
+//!
+//! Must not know: why the session moves, when it may.
+
+use super::outcome::Outcome;
+use super::target::{self, Target};
+use crate::cn::converse::Said;
+use crate::engine::mysql::catalog::Catalog;
+use crate::engine::mysql::read::{self, State, Unreadable};
+use crate::engine::mysql::write::{self, Prepared, Script, ToPrepare, ToRestore};
+use crate::session::Session;
+use crate::session::close::CloseReason;
+use crate::session::command::{TO_RESET, within_limit};
+use crate::session::mirror::left::Counted;
+use crate::session::mirror::statements::{Statement, Under};
+use crate::session::pin::PinReason;
+use mysql_wire::reply;
+use mysql_wire::sql::Hints;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+impl Session {
+    /// The statements that can be prepared again now, in the order in which they were prepared.
+    pub(super) fn to_prepare_ahead(&self) -> Vec<ToPrepare> {
+        let all = self.link.mirror.statements();
+        // Those that are prepared by SQL may be given up by it at any time, which no close undoes.
+        let ahead = all.into_iter().filter(|(_, statement)| statement.name.is_none());
+        ahead.filter_map(|(id, statement)| to_prepare(id, statement)).collect()
+    }
+
+    /// The statements that are not among `prepared`, in the order in which they were prepared; the one that was prepared
+    /// last comes last in any case, for it has a second name. `None` where one cannot be prepared again.
+    fn to_prepare(&self, prepared: &[Prepared]) -> Option<Vec<ToPrepare>> {
+        let all = self.link.mirror.statements();
+        let is_there = |id: u32, serial: u32| prepared.iter().any(|(at, of, _)| (*at, *of) == (id, serial));
+        let is_missing = |(id, one): &&(u32, &Statement)| !is_there(*id, one.serial);
+        let mut missing: Vec<_> = all.iter().filter(is_missing).copied().collect();
+        let last = all.iter().rev().find(|(_, statement)| statement.name.is_none());
+        if let Some(last) = last
+            && missing.iter().any(|(_, statement)| statement.name.is_none())
+            && !missing.iter().any(|(id, _)| *id == last.0)
+        {
+            missing.push(*last);
+        }
+        missing.into_iter().map(|(id, statement)| to_prepare(id, statement)).collect()
+    }
+
+    /// Asks the old CN for the session's state. `Err`: why it stays, where it is as it was.
+    pub(super) async fn export(
+        &mut self,
+        kept_until: Instant,
+    ) -> Result<Result<State, Outcome>, CloseReason> {
+        let Some(catalog) = self.catalog().await? else {
+            return Ok(Err(Outcome::Failed("the CN does not tell its variables".into())));
+        };
+        let selected = self.link.mirror.left().selected();
+        let mut first = None;
+        if self.link.mirror.left().may_have_warnings() {
+            let said = self.say(&read::first_questions()).await?;
+            let (found_rows, warnings) = match read::read_first(&said) {
+                Ok(read) => read,
+                Err(unreadable) => return Ok(Err(self.not_read(&said, &unreadable))),
+            };
+            self.link.mirror.found_warnings(warnings > 0);
+            first = Some((found_rows, warnings));
+            if warnings > 0 && Instant::now() < kept_until {
+                self.say(&read::put_back(found_rows, warnings, selected)).await?;
+                return Ok(Err(Outcome::Failed("its last statement left warnings".into())));
+            }
+        }
+        let connection_id = self.view().facts.borrow().cn_connection_id;
+        let said = self.say(&read::questions(&catalog, connection_id)).await?;
+        let mut state = match read::read(&catalog, &said) {
+            Ok(state) => state,
+            Err(unreadable) => return Ok(Err(self.not_read(&said, &unreadable))),
+        };
+        if let Some((found_rows, warnings)) = first {
+            (state.found_rows, state.warnings) = (found_rows, warnings);
+        }
+        if let Some(question) = state.further_question() {
+            let said = self.say(&[question]).await?;
+            if let Err(unreadable) = said.first().map_or(Ok(()), |said| state.read_further(said)) {
+                return Ok(Err(Outcome::Failed(unreadable.to_string())));
+            }
+        }
+        let pins = self.take_in(&catalog, &mut state);
+        if pins != 0 {
+            // The warnings are gone: nobody was to read them any more.
+            self.say(&read::put_back(state.found_rows, 0, selected)).await?;
+            return Ok(Err(Outcome::Pinned(pins)));
+        }
+        Ok(Ok(state))
+    }
+
+    /// What the CN said becomes what is known of the session. Gives why it cannot move.
+    fn take_in(&mut self, catalog: &Catalog, state: &mut State) -> u16 {
+        let mirror = &mut self.link.mirror;
+        mirror.found_status(state.status);
+        mirror.found_warnings(state.warnings > 0);
+        mirror.found_database(state.facts.database.as_deref());
+        let value = |name: &str| state.variables.get(name).cloned().flatten().unwrap_or_default();
+        mirror.learn_parse(
+            &value("sql_mode"),
+            &value("character_set_client"),
+            &value("collation_connection"),
+        );
+        let has_changed = |name: &[u8]| mirror.has_changed(name);
+        let mut pins = state.pins(mirror.hints(), has_changed) | mirror.certain_pins();
+        if mirror.has_temporary_tables(state.counted) {
+            pins |= PinReason::TemporaryTable.bit();
+        } else if !mirror.agrees(state.counted) {
+            // Something was prepared by SQL that was not seen.
+            pins |= PinReason::UnknownState.bit();
+        }
+        // A plugin was loaded since: what it added was not asked for.
+        if mirror.changed().any(|name| !std::str::from_utf8(name).is_ok_and(|name| catalog.has(name))) {
+            pins |= PinReason::UnknownState.bit();
+        }
+        state.unseen = mirror.hints().has(Hints::HIDDEN);
+        if pins == 0 {
+            mirror.settle(state.known(), state.counted);
+        }
+        pins
+    }
+
+    /// What becomes of a CN that does not say what it was asked.
+    fn not_read(&mut self, said: &[Said], unreadable: &Unreadable) -> Outcome {
+        // A transaction that was open after all was ended, which the client is yet to hear.
+        if let Some(Said::Err(err)) = said.first() {
+            self.link.owe(err.clone());
+        }
+        Outcome::Failed(unreadable.to_string())
+    }
+
+    /// Puts the session's state into the new one. `Err`: why not.
+    pub(super) async fn enter(
+        &mut self,
+        target: &mut Target,
+        state: &State,
+    ) -> Result<(Vec<Prepared>, Counted), String> {
+        let missing = self.to_prepare(&target.prepared).ok_or("a statement cannot be prepared again")?;
+        let mirror = &self.link.mirror;
+        let now = mirror.statements();
+        let is_again = |id: u32, serial: u32| missing.iter().any(|one| (one.id, one.serial) == (id, serial));
+        let is_gone = |id: u32, serial: u32| {
+            is_again(id, serial) || !now.iter().any(|(at, one)| (*at, one.serial) == (id, serial))
+        };
+        let gone = target.prepared.iter().filter(|(id, serial, _)| is_gone(*id, *serial));
+        let closed: Vec<u32> = gone.filter_map(|(_, _, on_cn)| on_cn.as_ref().ok().copied()).collect();
+        let mut script: Script = write::prepare(&missing);
+        if !mirror.has_last_statement() && (!target.prepared.is_empty() || !missing.is_empty()) {
+            write::forget_last(&mut script);
+        }
+        let (catalog, fresh) = (Arc::clone(&target.catalog), std::mem::take(&mut target.fresh));
+        let to = ToRestore {
+            catalog: &catalog,
+            state,
+            fresh: &fresh,
+            old_thread: self.view().facts.borrow().cn_connection_id,
+            selected: mirror.left().selected(),
+            catches_up: target.is_galera,
+        };
+        let has_changed = |name: &[u8]| mirror.has_changed(name);
+        let at = write::restore(&mut script, &to, has_changed).map_err(|wrong| wrong.to_string())?;
+        let limit = self.plane().routing.policy().freeze_deadline;
+        let said = target.run(&script, &closed, limit).await.map_err(|error| error.to_string())?;
+        let mut prepared = script.check(&said).map_err(|wrong| wrong.to_string())?;
+        let answers = said.get(at..).unwrap_or_default();
+        let counted = write::verify(&to, answers, has_changed).map_err(|wrong| wrong.to_string())?;
+        if target.connection.stream.has_unread() {
+            return Err("the CN said more than it was asked".into());
+        }
+        prepared.append(&mut target.prepared);
+        Ok((prepared, counted))
+    }
+
+    /// The variables that the session's CN has. `None` where it does not say.
+    pub(super) async fn catalog(&mut self) -> Result<Option<Arc<Catalog>>, CloseReason> {
+        let cn = self.cn.clone();
+        let version = self.plane().routing.baseline(&cn).map(|baseline| baseline.version.clone());
+        let version = version.unwrap_or_default();
+        if let Some(catalog) = self.plane().catalogs.of(&cn, &version) {
+            return Ok(Some(catalog));
+        }
+        let said = self.say(&Catalog::questions()).await?;
+        let Ok(catalog) = target::catalog(&said) else { return Ok(None) };
+        self.plane().catalogs.learn(&cn, &version, &catalog);
+        Ok(Some(catalog))
+    }
+
+    /// Says `commands` to the session's CN, and hears it out.
+    pub(super) async fn say(&mut self, commands: &[Vec<u8>]) -> Result<Vec<Said>, CloseReason> {
+        // The client did not ask for this: it costs nobody the session that its CN stands still here.
+        let said = within_limit(TO_RESET, self.asker().converse(commands)).await;
+        said.map_err(|_| CloseReason::CnGone)
+    }
+}
+
+/// A statement as it is prepared again. `None` where it is not known how.
+fn to_prepare(id: u32, statement: &Statement) -> Option<ToPrepare> {
+    let Under::Known(parse) = &statement.context.parse else { return None };
+    Some(ToPrepare {
+        id,
+        serial: statement.serial,
+        by_sql: statement.name.is_some(),
+        text: statement.text.as_ref()?.to_vec(),
+        database: statement.context.database.as_ref().map(|database| database.to_vec()),
+        sql_mode: parse.sql_mode.to_vec(),
+        character_set_client: parse.character_set_client.to_vec(),
+        collation_connection: parse.collation_connection.to_vec(),
+        params: statement.params,
+        types: statement.types.as_ref().map(|types| types.to_vec()),
+    })
+}
+
+/// What the new CN calls statement `id`.
+pub(super) fn on_cn(prepared: &[Prepared], id: u32, serial: u32) -> Result<u32, reply::Err> {
+    let found = prepared.iter().find(|(at, of, _)| (*at, *of) == (id, serial));
+    let missing =
+        || Err(reply::Err::new(1243, "HY000", format!("Unknown prepared statement handler ({id})")));
+    found.map_or_else(missing, |(_, _, on_cn)| on_cn.clone())
+}
