@@ -10,7 +10,7 @@ use crate::health::{Said, health};
 use parking_lot::Mutex;
 use shunt_proto::cn::Health;
 use shunt_proto::pb;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -104,7 +104,6 @@ pub(crate) struct Totals {
 #[derive(Debug)]
 pub(crate) struct Planes {
     inner: Mutex<Inner>,
-    began: Instant,
     /// Tells that something changed.
     changed: watch::Sender<()>,
 }
@@ -148,7 +147,7 @@ pub(crate) struct Enrolled {
 impl Planes {
     /// None yet.
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::default(), began: Instant::now(), changed: watch::Sender::new(()) })
+        Arc::new(Self { inner: Mutex::default(), changed: watch::Sender::new(()) })
     }
 
     /// Tells that a report, an acknowledgement or a stream came or went.
@@ -293,31 +292,28 @@ impl Planes {
         cn: &str,
         revision: u64,
         stored: impl Iterator<Item = &'a String>,
-        now: Instant,
     ) -> bool {
-        self.waits_for(cn, revision, stored, now).is_empty()
+        self.waits_for(cn, revision, stored).is_empty()
     }
 
-    /// The data planes that may have a session on `cn`, which takes none since `revision`: connected ones that have not
-    /// acknowledged that, or not reported none by it; those that are gone and left some. Of those that the store knows
-    /// (`stored`), one that has not been here since this process began counts as one that may have some, for as long
-    /// as counts stay.
+    /// The data planes that may have a session on `cn`, which takes none since `revision`: each that the store knows
+    /// (`stored`), connected or not, which has not acknowledged that and reported none by it, for it goes on without us;
+    /// and each that left, and left some.
     pub(crate) fn waits_for<'a>(
         &self,
         cn: &str,
         revision: u64,
         stored: impl Iterator<Item = &'a String>,
-        now: Instant,
     ) -> Vec<String> {
         let inner = self.inner.lock();
-        let waited = now.saturating_duration_since(self.began) >= STALE;
-        let unknown = stored.filter(|id| !waited && !inner.planes.contains_key(*id)).cloned();
-        let has_some = inner.planes.iter().filter(|(_, plane)| {
+        let stored: BTreeSet<&String> = stored.collect();
+        let unknown = stored.iter().copied().filter(|id| !inner.planes.contains_key(*id));
+        let may_have = inner.planes.iter().filter(|(id, plane)| {
             let none = plane.report.cns.get(cn).is_none_or(|on| on.sessions == 0);
             let behind = plane.acked < revision || plane.report.revision < revision;
-            !none || (behind && plane.connected())
+            !none || (behind && (plane.connected() || stored.contains(id)))
         });
-        unknown.chain(has_some.map(|(id, _)| id.clone())).collect()
+        unknown.chain(may_have.map(|(id, _)| id)).cloned().collect()
     }
 
     /// After a change, with the lock that it was made under.

@@ -29,7 +29,7 @@ pub(crate) async fn run(
     let mut snapshots = cluster.snapshots();
     loop {
         planes.expire(Instant::now());
-        let due = empty(&cluster.view(), &planes, Instant::now());
+        let due = empty(&cluster.view(), &planes);
         if !due.is_empty() {
             settle(&edits, &planes, &due).await;
         }
@@ -47,11 +47,11 @@ pub(crate) async fn run(
 }
 
 /// The CNs that drain and are empty: no data plane can have a session there.
-fn empty(view: &View, planes: &Planes, now: Instant) -> Vec<CnId> {
+fn empty(view: &View, planes: &Planes) -> Vec<CnId> {
     let leaving = view.snapshot.cns().filter(|cn| cn.cn.state == CnState::Draining);
     let clear = |name: &CnId| {
         let since = view.mod_revision(&format!("cn/{name}"));
-        planes.is_clear(name.as_str(), since, view.planes.keys(), now)
+        planes.is_clear(name.as_str(), since, view.planes.keys())
     };
     leaving.map(|cn| cn.name().clone()).filter(clear).collect()
 }
@@ -60,7 +60,7 @@ fn empty(view: &View, planes: &Planes, now: Instant) -> Vec<CnId> {
 /// waiting for that.
 async fn settle(edits: &Edits, planes: &Planes, due: &[CnId]) {
     let done = edits.make(|view| {
-        let still = empty(view, planes, Instant::now());
+        let still = empty(view, planes);
         let mut edit = Edit::new();
         let mut names = Vec::new();
         for cn in due.iter().filter(|cn| still.contains(cn)).take(crate::apply::MAX_CHANGES) {

@@ -13,7 +13,8 @@
 use crate::plane::Plane;
 use crate::session::inbox::Order;
 use crate::sessions::Which;
-use shunt_proto::cn::{CnId, CnState, RoutedCn};
+use shunt_proto::cn::{CnId, CnState, Drain, RoutedCn};
+use shunt_proto::label::Labels;
 use shunt_proto::snapshot::RoutingSnapshot;
 use shunt_proto::tenant::{Request, route, tier, unusable};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -176,22 +177,33 @@ const FORCED_AGAIN: Duration = Duration::from_secs(5);
 /// What is remembered between rounds.
 #[derive(Default)]
 struct Work {
-    /// The CNs that sessions could use at the last round; absent before the first.
-    usable: Option<BTreeSet<CnId>>,
+    /// The CNs that sessions could use at the last round, and which sessions; absent before the first.
+    usable: Option<BTreeMap<CnId, For>>,
     /// CNs that joined, and when.
     joined: BTreeMap<CnId, Instant>,
-    /// Since when CNs are known to be drained.
-    draining: BTreeMap<CnId, Instant>,
+    /// Since when CNs are known to be drained, and how.
+    draining: BTreeMap<CnId, (Instant, Option<Drain>)>,
     /// When what was left on those was closed last.
     forced: BTreeMap<CnId, Instant>,
-    /// Sessions that were told to move: how often, and before when not again.
+    /// Sessions that were told to move: how often, and before when not again, counted from when they were last seen at it.
     told: HashMap<u32, (u32, Instant)>,
     /// Moves that the rate allows now.
     allowance: f64,
     at: Option<Instant>,
     /// The revision of the last round.
     revision: u64,
+    /// Some session is not where it is to be.
     is_pending: bool,
+    /// Something moves, or may be told to at the next round.
+    is_busy: bool,
+}
+
+/// Whose sessions a CN takes: its labels, and its tenant.
+type For = (Labels, Option<String>);
+
+/// How long a session is left alone that did not move `times` times.
+fn pause(times: u32) -> Duration {
+    (FIRST_PAUSE * 2_u32.saturating_pow(times.saturating_sub(1).min(10))).min(LONGEST_PAUSE)
 }
 
 /// Moves sessions that are to go elsewhere, as long as the process lives.
@@ -201,7 +213,7 @@ pub(crate) async fn run(plane: Arc<Plane>) {
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut work = Work::default();
     loop {
-        if work.is_pending {
+        if work.is_busy {
             rounds.tick().await;
         } else {
             tokio::select! {
@@ -218,18 +230,23 @@ impl Work {
         let Some(snapshot) = plane.routing.snapshot() else { return };
         let now = Instant::now();
         let usable = plane.routing.usable();
-        let is_new = self.revision != snapshot.version().revision || self.usable.as_ref() != Some(&usable);
+        let known = |usable: &BTreeMap<CnId, For>| usable.keys().cloned().collect::<BTreeSet<_>>();
+        let is_new = self.revision != snapshot.version().revision
+            || self.usable.as_ref().is_none_or(|before| known(before) != usable);
         self.notice(&snapshot, &usable, now);
         if !is_new && !self.is_pending && self.draining.is_empty() {
             return;
         }
         self.revision = snapshot.version().revision;
-        self.force(plane, &snapshot, now).await;
+        self.force(plane, now).await;
         let sessions = plane.workers.census().await;
         let is_down = |cn: &CnId| !usable.contains(cn);
         let leaving = leaving(&snapshot, is_down, &sessions);
         let joined: BTreeSet<CnId> = self.joined.keys().cloned().collect();
-        let filling = filling(&snapshot, is_down, &sessions, &joined, &leaving.iter().copied().collect());
+        // Those that are left alone now do not stand in the way of others.
+        let alone = self.told.iter().filter(|(_, (_, until))| *until > now).map(|(id, _)| *id);
+        let not_these = leaving.iter().copied().chain(alone).collect();
+        let filling = filling(&snapshot, is_down, &sessions, &joined, &not_these);
         let wanted: Vec<(u32, To)> = leaving
             .into_iter()
             .map(|id| (id, None))
@@ -240,14 +257,20 @@ impl Work {
             // Full, as far as it can be.
             self.joined.clear();
         }
-        let rate = self.rate(plane, &snapshot, &sessions, now);
-        self.tell(plane, &sessions, wanted, rate, now);
+        let rate = self.rate(plane, &sessions, now);
+        let orders = self.tell(&sessions, wanted, rate, now);
+        for to in orders.iter().filter_map(|(_, to)| to.as_ref()) {
+            // As long as it fills, it goes on filling.
+            self.joined.entry(to.clone()).and_modify(|since| *since = now);
+        }
+        plane.workers.move_all(orders);
     }
 
     /// Moves a second: what the policy allows, or what drains need to be over in time.
-    fn rate(&self, plane: &Plane, snapshot: &RoutingSnapshot, sessions: &[Seen], now: Instant) -> f64 {
+    fn rate(&self, plane: &Plane, sessions: &[Seen], now: Instant) -> f64 {
         let needed = self.draining.iter().map(|(name, since)| {
-            let timeout = snapshot.cn(name).and_then(|cn| cn.cn.drain).and_then(|drain| drain.timeout);
+            let (since, drain) = since;
+            let timeout = drain.and_then(|drain| drain.timeout);
             let left = sessions.iter().filter(|seen| seen.cn == name.as_str()).count();
             // One whose time is over is in no hurry any more.
             let time_left = timeout.and_then(|timeout| timeout.checked_sub(now.duration_since(*since)));
@@ -258,25 +281,33 @@ impl Work {
 
     /// Notes which CNs joined, and which are drained.
     fn notice(&mut self, snapshot: &RoutingSnapshot, usable: &BTreeSet<CnId>, now: Instant) {
+        let whose = |cn: &CnId| snapshot.cn(cn).map(|cn| (cn.labels.clone(), cn.tenant.clone()));
+        let usable: BTreeMap<CnId, For> =
+            usable.iter().filter_map(|cn| Some((cn.clone(), whose(cn)?))).collect();
         if let Some(before) = &self.usable {
-            for cn in usable.difference(before) {
+            // One that takes others' sessions now is new to these.
+            for (cn, _) in usable.iter().filter(|(cn, whose)| before.get(*cn) != Some(whose)) {
                 self.joined.insert(cn.clone(), now);
             }
         }
-        self.joined.retain(|cn, since| usable.contains(cn) && now.duration_since(*since) < FILLED_FOR);
-        self.usable = Some(usable.clone());
+        self.joined.retain(|cn, since| usable.contains_key(cn) && now.duration_since(*since) < FILLED_FOR);
+        self.usable = Some(usable);
         let drained = |cn: &CnId| snapshot.cn(cn).is_some_and(|cn| cn.cn.state == CnState::Draining);
         self.draining.retain(|cn, _| drained(cn));
         self.forced.retain(|cn, _| drained(cn));
         for cn in snapshot.cns().filter(|cn| cn.cn.state == CnState::Draining) {
-            self.draining.entry(cn.name().clone()).or_insert(now);
+            let known = self.draining.get(cn.name()).is_some_and(|(_, drain)| *drain == cn.cn.drain);
+            if !known {
+                // A drain that is ordered anew has its time from now.
+                self.draining.insert(cn.name().clone(), (now, cn.cn.drain));
+                self.forced.remove(cn.name());
+            }
         }
     }
 
     /// Ends what is left on CNs whose time is over, where their operator wants that.
-    async fn force(&mut self, plane: &Plane, snapshot: &RoutingSnapshot, now: Instant) {
-        for (name, since) in &self.draining {
-            let drain = snapshot.cn(name).and_then(|cn| cn.cn.drain);
+    async fn force(&mut self, plane: &Plane, now: Instant) {
+        for (name, (since, drain)) in &self.draining {
             let Some(timeout) = drain.filter(|drain| drain.force).and_then(|drain| drain.timeout) else {
                 continue;
             };
@@ -286,40 +317,54 @@ impl Work {
             }
             self.forced.insert(name.clone(), now);
             let which = Which { cn: name.to_string(), ..Which::default() };
-            let ended = plane.workers.order(&which, &Order::Kill).await;
+            let ended = plane.workers.order(&which, &Order::LeaveOrEnd(name.clone())).await;
             if ended > 0 {
                 tracing::warn!(cn = %name, sessions = ended, "the drain's time is over: what is left is closed");
             }
         }
     }
 
-    /// Tells as many of `wanted` to move as may now.
-    fn tell(&mut self, plane: &Plane, sessions: &[Seen], wanted: Vec<(u32, To)>, rate: f64, now: Instant) {
+    /// Takes as many of `wanted` as may be told to move now.
+    fn tell(&mut self, sessions: &[Seen], wanted: Vec<(u32, To)>, rate: f64, now: Instant) -> Vec<(u32, To)> {
         let passed = self.at.map_or(ROUND, |at| now.duration_since(at)).min(Duration::from_secs(1));
         self.at = Some(now);
         // A moment's worth is kept, so that a round that comes late loses nothing.
         self.allowance = (self.allowance + rate * passed.as_secs_f64()).min((rate / 5.0).max(1.0));
-        let still: BTreeSet<u32> = wanted.iter().map(|(id, _)| *id).collect();
-        self.told.retain(|id, _| still.contains(id));
         let moving: BTreeSet<u32> =
             sessions.iter().filter(|seen| seen.is_moving).map(|seen| seen.id).collect();
+        self.remember(sessions, &moving, &wanted, now);
+        self.is_busy = !moving.is_empty();
         let mut room = AT_ONCE.saturating_sub(moving.len());
         let mut orders = Vec::new();
         for (id, to) in wanted {
+            if moving.contains(&id) || self.told.get(&id).is_some_and(|(_, until)| *until > now) {
+                continue;
+            }
+            self.is_busy = true;
             if room == 0 || self.allowance < 1.0 {
                 break;
             }
-            let told = self.told.entry(id).or_insert((0, now));
-            if moving.contains(&id) || told.1 > now {
-                continue;
-            }
-            let pause = (FIRST_PAUSE * 2_u32.saturating_pow(told.0.min(10))).min(LONGEST_PAUSE);
-            *told = (told.0 + 1, now + pause);
+            let (times, until) = self.told.entry(id).or_insert((0, now));
+            *times += 1;
+            *until = now + pause(*times);
             self.allowance -= 1.0;
             room -= 1;
             orders.push((id, to));
         }
-        plane.workers.move_all(orders);
+        orders
+    }
+
+    /// Keeps in mind those that were told to move, as long as they do, or are to, or did lately: a session that is left
+    /// alone for a while is not wanted meanwhile.
+    fn remember(&mut self, sessions: &[Seen], moving: &BTreeSet<u32>, wanted: &[(u32, To)], now: Instant) {
+        let here: BTreeSet<u32> = sessions.iter().map(|seen| seen.id).collect();
+        let wanted: BTreeSet<u32> = wanted.iter().map(|(id, _)| *id).collect();
+        self.told.retain(|id, (times, until)| {
+            if moving.contains(id) {
+                *until = now + pause(*times);
+            }
+            here.contains(id) && (wanted.contains(id) || now < *until + LONGEST_PAUSE)
+        });
     }
 }
 

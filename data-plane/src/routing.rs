@@ -16,7 +16,7 @@ use mysql_wire::track::Subscription;
 use parking_lot::Mutex;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use shunt_proto::cn::{CnId, Health, RoutedCn};
+use shunt_proto::cn::{CnId, CnState, Health, RoutedCn};
 use shunt_proto::snapshot::RoutingSnapshot;
 use shunt_proto::tenant::{Refusal, Request, Tenant, Tier, route, unusable};
 use shunt_proto::wire::Policy;
@@ -279,6 +279,13 @@ impl Routing {
         state.cns.entry(cn.name().clone()).or_default().sessions += 1;
         let place = Place { routing: Arc::clone(self), cn: cn.name().clone() };
         Ok(Placed { cn, tier: matched.tier, place })
+    }
+
+    /// Whether sessions are to leave `cn`.
+    pub(crate) fn is_draining(&self, cn: &CnId) -> bool {
+        let state = self.state.lock();
+        let routed = state.snapshot.as_ref().and_then(|snapshot| snapshot.cn(cn));
+        routed.is_some_and(|routed| routed.cn.state == CnState::Draining)
     }
 
     /// The CNs that new sessions may use.

@@ -197,6 +197,10 @@ impl Session {
                 Ok(())
             }
             Event::Order(Order::Kill) => Err(CloseReason::Killed),
+            Event::Order(Order::LeaveOrEnd(cn)) => {
+                let must = self.cn == cn && self.plane().routing.is_draining(&cn);
+                if must { Err(CloseReason::Killed) } else { Ok(()) }
+            }
             Event::Order(Order::Move) => {
                 while let Some(order) = self.view().inbox.take_move() {
                     self.begin_move(order);

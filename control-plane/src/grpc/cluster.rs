@@ -110,7 +110,11 @@ impl pb::cluster_service_server::ClusterService for Api {
             self.view()?;
             let done = self.edits.make(|view| {
                 let totals = self.planes.totals();
-                let sessions = |cn: &shunt_proto::cn::CnId| totals.cns.get(cn.as_str()).copied().unwrap_or(0);
+                let sessions = |cn: &shunt_proto::cn::CnId| {
+                    // One that was not heard of since we began may have some.
+                    let is_known = self.planes.is_clear(cn.as_str(), 0, view.planes.keys());
+                    totals.cns.get(cn.as_str()).copied().unwrap_or(0).max(u32::from(!is_known))
+                };
                 apply::plan(view, &intent, prune, sessions)
             });
             let done = done.await?;

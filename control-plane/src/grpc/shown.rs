@@ -8,7 +8,6 @@ use shunt_proto::cn::{CnGroup, CnId, CnState, Health, RoutedCn};
 use shunt_proto::pb;
 use shunt_proto::tenant::Tenant;
 use shunt_proto::wire::shown_labels;
-use tokio::time::Instant;
 
 /// What is needed to show objects of one view.
 pub(super) struct Show<'a> {
@@ -43,7 +42,7 @@ impl<'a> Show<'a> {
         }
         let name = cn.name().as_str();
         let since = self.view.mod_revision(&format!("cn/{name}"));
-        self.api.planes.waits_for(name, since, self.view.planes.keys(), Instant::now())
+        self.api.planes.waits_for(name, since, self.view.planes.keys())
     }
 
     /// The CN of that name, which is in the view.

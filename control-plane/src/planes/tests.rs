@@ -77,7 +77,7 @@ async fn the_newest_incarnation_counts() {
 #[tokio::test(start_paused = true)]
 async fn a_cn_is_clear_when_all_have_said_so_since() {
     let planes = Planes::new();
-    let clear = |revision| planes.is_clear("cn-1", revision, [].iter(), Instant::now());
+    let clear = |revision| planes.is_clear("cn-1", revision, [].iter());
     assert!(clear(7), "no data plane, no session");
     let one = planes.enrol(newcomer("dp-1", 1)).unwrap();
     assert!(!clear(7), "it has said nothing yet");
@@ -92,20 +92,29 @@ async fn a_cn_is_clear_when_all_have_said_so_since() {
     assert!(!clear(8), "it refused");
     assert_eq!(planes.shown("dp-1").unwrap().refused, "digest differs");
     drop(one);
-    assert!(clear(8), "it is gone, and had none");
+    assert!(clear(8), "it left, and had none");
+    let stored = ["dp-1".to_owned()];
+    assert!(!planes.is_clear("cn-1", 8, stored.iter()), "its stream ended: it goes on, and does not know");
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_has_not_come_back_may_have_sessions() {
     let planes = Planes::new();
     let stored = ["dp-1".to_owned()];
-    let clear = |now| planes.is_clear("cn-1", 7, stored.iter(), now);
-    assert!(!clear(Instant::now()));
-    assert!(clear(Instant::now() + STALE));
+    let clear = || planes.is_clear("cn-1", 7, stored.iter());
+    assert!(!clear());
+    tokio::time::advance(STALE * 2).await;
+    planes.expire(Instant::now());
+    assert!(!clear(), "however long it is silent");
     let one = planes.enrol(newcomer("dp-1", 1)).unwrap();
     one.acked(7, "");
     one.reported(report(1, 7, &[]));
-    assert!(clear(Instant::now()));
+    assert!(clear());
+    drop(one);
+    assert!(clear(), "it knows of the drain, and had none");
+    tokio::time::advance(STALE * 2).await;
+    planes.expire(Instant::now());
+    assert!(!clear(), "nobody knows any more what it said");
 }
 
 #[tokio::test(start_paused = true)]

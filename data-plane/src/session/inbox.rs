@@ -15,6 +15,8 @@ pub(crate) enum Order {
     Close(Farewell),
     /// Close now.
     Kill,
+    /// Close now if it is on this CN, and that drains still: it may have left meanwhile.
+    LeaveOrEnd(CnId),
     /// Move: the inbox has the particulars.
     Move,
 }
@@ -50,7 +52,9 @@ impl Inbox {
     /// Leaves an order.
     pub(crate) fn put(&self, order: Order) {
         let mut waiting = self.order.borrow_mut();
-        if *waiting != Some(Order::Kill) {
+        // What may come to nothing takes the place of nothing.
+        let yields = matches!(order, Order::LeaveOrEnd(_)) && waiting.is_some();
+        if *waiting != Some(Order::Kill) && !yields {
             *waiting = Some(order);
         }
         self.ring();

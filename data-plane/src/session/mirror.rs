@@ -69,6 +69,8 @@ pub(crate) struct Mirror {
     left: Left,
     /// Whether the client may send several statements at once, where it said so after its login.
     several_statements: Option<bool>,
+    /// A prepared statement may make the CN's counters begin anew, whenever it is executed.
+    may_flush: bool,
     too_large: bool,
     /// The client may have narrowed the trackers.
     trackers_touched: bool,
@@ -127,6 +129,7 @@ impl Mirror {
             uncounted: false,
             left: Left::default(),
             several_statements: None,
+            may_flush: false,
             too_large: false,
             trackers_touched: false,
             trackers_named: Hints::none(),
@@ -235,14 +238,14 @@ impl Mirror {
 
     /// Whether the CN counted of the session what was seen of it from here, and so nothing happened unseen.
     pub(crate) fn agrees(&self, counted: Counted) -> bool {
-        !self.uncounted && (counted == self.counted || Some(counted) == self.counted_anew)
+        !self.uncounted && !self.may_flush && (counted == self.counted || Some(counted) == self.counted_anew)
     }
 
     /// Whether the CN counted temporary tables: only once they were gone with the session's state are they not there.
     pub(crate) fn has_temporary_tables(&self, counted: Counted) -> bool {
         let expected = [Some(self.counted), self.counted_anew];
         let agrees = expected.iter().flatten().any(|one| one.temporary_tables == counted.temporary_tables);
-        !agrees || (self.uncounted && self.hints.has(Hints::TEMPORARY_TABLES))
+        !agrees || ((self.uncounted || self.may_flush) && self.hints.has(Hints::TEMPORARY_TABLES))
     }
 
     /// The CN's counters may begin anew.

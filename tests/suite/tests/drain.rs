@@ -199,6 +199,52 @@ async fn a_cn_that_joins_fills_up_from_existing_sessions() -> Result<()> {
     Ok(())
 }
 
+/// One that is relabelled joins those whose labels it has now.
+#[tokio::test]
+async fn a_cn_that_is_relabelled_gets_its_share_of_the_sessions_that_it_may_have_now() -> Result<()> {
+    let cn = cn().await?;
+    let group = Group::named("all").cn_with(named(&cn, 1)).cn_with(named(&cn, 2));
+    let shunt = patient(setup().group(group)).standalone().await?;
+    seen(&shunt).await;
+    shunt.ctl(&["cn", "label", "cn-1", "workload=ap"]).await?;
+    let mut sessions = Vec::new();
+    for n in 0..20 {
+        let mut s = login(&shunt, &app_as("app?workload=ap")).await?;
+        s.run(format!("SET @n = {n}")).await?;
+        sessions.push(s);
+    }
+    are_on(&shunt, &[("cn-1", 20), ("cn-2", 0)], 0).await;
+    shunt.ctl(&["cn", "label", "cn-2", "workload=ap"]).await?;
+    are_on(&shunt, &[("cn-1", 10), ("cn-2", 10)], 1).await;
+    for (n, s) in sessions.iter_mut().enumerate() {
+        assert_eq!(s.value("SELECT @n").await?, n.to_string());
+    }
+    Ok(())
+}
+
+/// The time of a drain that is ordered anew counts from then.
+#[tokio::test]
+async fn a_drain_that_is_ordered_again_has_its_whole_time() -> Result<()> {
+    let cn = cn().await?;
+    let group = Group::named("shared").cn_with(named(&cn, 1)).cn_with(named(&cn, 2));
+    let shunt = patient(setup().group(group)).standalone().await?;
+    seen(&shunt).await;
+    let mut held = login(&shunt, &app()).await?;
+    held.run("CREATE TEMPORARY TABLE kept SELECT 1 AS a").await?;
+    let on = shown(&shunt, &held).await?["cn"].as_str().context("a CN")?.to_owned();
+    let said = shunt.try_ctl(&["cn", "drain", &on, "--wait", "--timeout", "2s"]).await?;
+    ensure!(!said.status.success(), "{said:?}");
+    shunt.ctl(&["cn", "drain", &on, "--timeout", "2s", "--on-timeout", "force"]).await?;
+    let ordered = tokio::time::Instant::now();
+    eventually("it is closed", async || {
+        ensure!(held.value("SELECT a FROM kept").await.is_err(), "it lives");
+        anyhow::Ok(())
+    })
+    .await;
+    ensure!(ordered.elapsed() > std::time::Duration::from_millis(1500), "{:?}", ordered.elapsed());
+    Ok(())
+}
+
 #[tokio::test]
 async fn sessions_go_home_when_their_own_cn_is_there() -> Result<()> {
     let cn = cn().await?;

@@ -9,7 +9,7 @@ mod stand;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use shunt_harness::mariadb::Options;
-use shunt_harness::{Execute, Group, MariaDb, Param, Raw, Shunt, com, command, eventually};
+use shunt_harness::{Execute, Group, Login, MariaDb, Param, Raw, Shunt, com, command, eventually};
 use stand::{DATABASE, app, is_pinned, login, own_cn, seen, setup, shown};
 
 /// Shunt in front of `cn` under two names. What a session's last statement left is kept as long as anybody likes.
@@ -261,13 +261,144 @@ async fn a_closed_last_statement_is_not_another_one_after_a_move() -> Result<()>
     let kept = s.prepare("SELECT a FROM t").await?;
     let last = s.prepare("SELECT 'last'").await?;
     s.send(&command::about_statement(com::STMT_CLOSE, last.id)).await?;
-    for _ in 0..2 {
+    for n in 0..3 {
+        if n == 1 {
+            // A prepare that fails is the last one too, and is none.
+            s.prepare("SELECT a FROM t").await?;
+            let failed = s.command(&[&[com::STMT_PREPARE][..], b"no such thing"].concat()).await?;
+            assert_eq!(failed.err().context("no such thing")?.code, 1064);
+        }
         let refused = s.command(&command::execute(u32::MAX, &[], Execute::default())).await?;
         assert_eq!(refused.err().context("it was closed")?.code, 1243);
         s.execute(kept, &[]).await?.success()?;
         moves(&shunt, &s).await?;
     }
     s.quit().await
+}
+
+/// Also where nothing moved from or to this CN before, and it is asked which variables there are.
+#[tokio::test]
+async fn found_rows_of_the_first_session_that_moves_are_right() -> Result<()> {
+    let cn = telling_cn().await?;
+    cn.run(&["CREATE TABLE suite.t AS SELECT 1 AS a UNION SELECT 2 UNION SELECT 3"]).await?;
+    let shunt = twice(&cn).await?;
+    let mut s = login(&shunt, &app()).await?;
+    s.run("SELECT SQL_CALC_FOUND_ROWS a FROM t LIMIT 1").await?;
+    moves(&shunt, &s).await?;
+    assert_eq!(s.value("SELECT FOUND_ROWS()").await?, "3");
+    s.quit().await
+}
+
+/// A statement that was prepared without a default database has none when it runs, whatever the session has by then.
+#[tokio::test]
+async fn what_was_prepared_without_a_database_gets_none() -> Result<()> {
+    let cn = telling_cn().await?;
+    let shunt = twice(&cn).await?;
+    let mut s = login(&shunt, &Login::user("app").password("app")).await?;
+    s.run("PREPARE named FROM 'SELECT DATABASE()'").await?;
+    moves(&shunt, &s).await?;
+    s.run("USE suite").await?;
+    let own = s.prepare("SELECT DATABASE()").await?;
+    let (told, moved) = order(&shunt, s.connection_id(), &[]).await?;
+    ensure!(!moved && told["reasons"][0].to_string().contains("no default database"), "{told}");
+    assert_eq!(s.query("EXECUTE named").await?.success()?.rows()?, [[None]]);
+    s.send(&command::about_statement(com::STMT_CLOSE, own.id)).await?;
+    s.run("DEALLOCATE PREPARE named").await?;
+    moves(&shunt, &s).await?;
+    assert_eq!(s.value("SELECT DATABASE()").await?, "suite");
+    s.quit().await
+}
+
+/// A database that is gone is nobody's reason to prepare a statement in another one.
+#[tokio::test]
+async fn what_was_prepared_in_a_database_that_is_gone_is_not_prepared_in_another() -> Result<()> {
+    let cn = telling_cn().await?;
+    cn.run(&["CREATE DATABASE gone", "GRANT ALL ON gone.* TO app@'%'", "CREATE TABLE gone.x (a INT)"])
+        .await?;
+    cn.run(&["CREATE TABLE suite.x AS SELECT 'suite' AS a"]).await?;
+    let shunt = twice(&cn).await?;
+    let mut s = login(&shunt, &app()).await?;
+    s.run("USE gone").await?;
+    s.run("PREPARE named FROM 'SELECT a FROM x'").await?;
+    s.run("USE suite").await?;
+    cn.run(&["DROP DATABASE gone"]).await?;
+    let (told, moved) = order(&shunt, s.connection_id(), &[]).await?;
+    ensure!(!moved && told["outcome"] == "failed", "{told}");
+    let failed = s.query("EXECUTE named").await?.err().context("its database is gone")?;
+    ensure!([1049, 1146].contains(&failed.code), "{failed:?}");
+    s.quit().await
+}
+
+/// Whether the client may send several statements at once is what it said last, also while the move is under way.
+#[tokio::test]
+async fn several_statements_at_once_are_allowed_as_the_client_said_last() -> Result<()> {
+    let cn = telling_cn().await?;
+    let shunt = twice(&cn).await?;
+    let mut s = login(&shunt, &app()).await?;
+    for on in [true, false, true] {
+        let option = [com::SET_OPTION, u8::from(!on), 0];
+        s.command(&option).await?.success()?;
+        moves(&shunt, &s).await?;
+        assert_eq!(s.query("SELECT 1; SELECT 2").await?.success().is_ok(), on);
+        s.run("SELECT * FROM information_schema.schemata LIMIT 0").await?;
+    }
+    s.quit().await
+}
+
+/// What tells nodes apart is not carried from one to another, unless the client set it.
+#[tokio::test]
+async fn a_node_s_own_numbers_stay_with_the_node() -> Result<()> {
+    let one =
+        own_cn(Options::new().arg("--auto-increment-increment=2").arg("--auto-increment-offset=1")).await?;
+    let two =
+        own_cn(Options::new().arg("--auto-increment-increment=2").arg("--auto-increment-offset=2")).await?;
+    for cn in [&one, &two] {
+        cn.run(&["INSTALL SONAME 'metadata_lock_info'"]).await?;
+    }
+    let group = Group::named("shared").cn("cn-1", one.address()).cn("cn-2", two.address());
+    let shunt = setup().group(group).set("policy.migrate.freeze_deadline", "20s").standalone().await?;
+    seen(&shunt).await;
+    let mut s = login(&shunt, &app()).await?;
+    let id = s.connection_id();
+    order(&shunt, id, &["--to", "cn-1"]).await?;
+    assert_eq!(s.value("SELECT @@auto_increment_offset").await?, "1");
+    let (told, moved) = order(&shunt, id, &["--to", "cn-2"]).await?;
+    ensure!(moved, "{told}");
+    assert_eq!(s.value("SELECT @@auto_increment_offset").await?, "2");
+    s.run("SET auto_increment_increment = 7, auto_increment_offset = 5").await?;
+    let (told, moved) = order(&shunt, id, &["--to", "cn-1"]).await?;
+    ensure!(moved, "{told}");
+    let set =
+        s.query("SELECT @@auto_increment_increment, @@auto_increment_offset").await?.success()?.rows()?;
+    assert_eq!(set, [[Some("7".to_owned()), Some("5".to_owned())]]);
+    s.quit().await
+}
+
+/// FLUSH STATUS that is prepared makes the counter of temporary tables begin anew when nobody sees it.
+#[tokio::test]
+async fn a_temporary_table_is_not_forgotten_with_a_prepared_flush() -> Result<()> {
+    let cn = telling_cn().await?;
+    cn.run(&["GRANT RELOAD ON *.* TO app@'%'"]).await?;
+    let shunt = twice(&cn).await?;
+    for by_sql in [true, false] {
+        let mut s = login(&shunt, &app()).await?;
+        let flush = if by_sql {
+            s.run("PREPARE f FROM 'FLUSH STATUS'").await?;
+            None
+        } else {
+            Some(s.prepare("FLUSH STATUS").await?)
+        };
+        s.run("CREATE TEMPORARY TABLE tmp SELECT 1").await?;
+        match flush {
+            Some(flush) => s.execute(flush, &[]).await?.success()?,
+            None => s.run("EXECUTE f").await?,
+        };
+        s.run("SELECT * FROM tmp").await?;
+        let (told, moved) = order(&shunt, s.connection_id(), &[]).await?;
+        ensure!(!moved && told["outcome"] == "pinned", "{told}");
+        s.quit().await?;
+    }
+    Ok(())
 }
 
 /// The new CN says OK and does something else: it has a lower maximum.
@@ -326,7 +457,7 @@ async fn what_cannot_be_carried_keeps_the_session_and_says_why() -> Result<()> {
         ("PREPARE p FROM 'SELECT 1'; EXECUTE p; PREPARE q FROM 'SELECT 2'", "unknown state", None),
     ] {
         let privileged = holds.contains("gtid");
-        let who = if privileged { shunt_harness::Login::user("root") } else { app() };
+        let who = if privileged { Login::user("root") } else { app() };
         let mut s = login(&shunt, &who.database(DATABASE).multi_statements(true)).await?;
         if s.query(holds).await?.err().is_some() {
             ensure!(privileged, "{holds}");

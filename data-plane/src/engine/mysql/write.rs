@@ -132,8 +132,18 @@ impl Script {
                 (Expect::Answer, _)
                 | (Expect::Ok | Expect::Set(_) | Expect::Unless(..), Said::Ok(_))
                 | (Expect::Rows, Said::Rows(..))
-                | (Expect::PreparedBySql | Expect::Names, Said::Ok(_) | Said::Err(_))
+                | (Expect::Names, Said::Ok(_) | Said::Err(_))
                 | (Expect::Refused, Said::Err(_)) => {}
+                (Expect::PreparedBySql, Said::Ok(_) | Said::Err(_)) => {
+                    let refused = match said {
+                        Said::Err(err) if !is_of_the_statement(err) => Some(err),
+                        // It would be one of the database that the session happens to have.
+                        _ => out_of_context.as_ref(),
+                    };
+                    if let Some(err) = refused {
+                        return Err(Wrong::Refused { what: expected.what(), err: err.clone() });
+                    }
+                }
                 (Expect::Context, Said::Ok(_)) => out_of_context = None,
                 (Expect::Context, Said::Err(err)) => out_of_context = Some(err.clone()),
                 (Expect::Unless(_, unseen), Said::Err(err)) if cannot_be_set(err, *unseen) => {}
@@ -168,12 +178,27 @@ const fn cannot_be_set(err: &reply::Err, unseen: bool) -> bool {
     matches!(err.code, 1193 | 1229 | 1238 | 1621) || (err.code == 1227 && !unseen)
 }
 
-/// An error that an execute of the statement would get too, and not one of the CN's own.
-fn is_of_the_statement(err: &reply::Err) -> bool {
-    // No room for another statement, no memory.
-    !crate::cn::cannot_serve(err)
-        && !matches!(err.code, 1461 | 1037 | 1038 | 1041)
-        && !err.is_connection_error()
+/// An error that an execute of the statement would get too: what it names is not there any more, is another thing, or may
+/// not be used. All else may pass, or is the CN's own.
+const fn is_of_the_statement(err: &reply::Err) -> bool {
+    matches!(
+        err.code,
+        1044 | 1046
+            | 1049
+            | 1051
+            | 1054
+            | 1064
+            | 1109
+            | 1142
+            | 1143
+            | 1146
+            | 1227
+            | 1305
+            | 1347
+            | 1356
+            | 1370
+            | 4091
+    )
 }
 
 impl Expect {
@@ -225,8 +250,7 @@ fn is_under_the_same(a: &ToPrepare, b: &ToPrepare) -> bool {
 
 /// What `statement` was prepared under.
 fn under(script: &mut Script, statement: &ToPrepare, last: Option<&ToPrepare>) {
-    // The name of a database is read by the client's character set. A statement that was prepared where there was none
-    // names what it uses by whole names: any will do.
+    // The name of a database is read by the client's character set. Where one was prepared without any, all were.
     if last.is_none_or(|last| last.database != statement.database)
         && let Some(database) = &statement.database
     {
@@ -250,6 +274,11 @@ fn bind(params: u16, types: &[u8]) -> Vec<u8> {
     execute.push(1);
     execute.extend_from_slice(types);
     execute
+}
+
+/// Lets the client send several statements at once, or not.
+pub(crate) fn set_several_statements(script: &mut Script, several: bool) {
+    script.push(vec![command::SET_OPTION, u8::from(!several), 0], Expect::Ok);
 }
 
 /// Makes the CN forget which statement was prepared last, where the session has none by that name.
@@ -286,6 +315,9 @@ pub(crate) fn read_fresh(catalog: &Catalog, said: &[Said]) -> Result<Fresh, Unre
 /// Set whatever the new session has: preparing statements changed them, or others do.
 const ALWAYS: [&str; 4] = ["sql_mode", "character_set_client", "collation_connection", "sql_big_selects"];
 
+/// What tells one CN from another: a session that did not set it has the CN's.
+const OWN: [&str; 4] = ["auto_increment_increment", "auto_increment_offset", "gtid_domain_id", "server_id"];
+
 /// Set before those: it sets two of them.
 const RESULTS: &str = "character_set_results";
 
@@ -299,6 +331,8 @@ pub(crate) struct ToRestore<'a> {
     pub(crate) old_thread: u32,
     /// The last statement had rows: ROW_COUNT is -1.
     pub(crate) selected: bool,
+    /// The client set no variable that is not known: those that are a CN's own stay as the new one has them.
+    pub(crate) leaves_own: bool,
     /// The new CN is a node of a Galera cluster: it must catch up with what this session wrote and saw.
     pub(crate) catches_up: bool,
 }
@@ -367,7 +401,7 @@ fn system_variables(
             }
             continue;
         };
-        if &**name == RESULTS {
+        if &**name == RESULTS || is_own(to, name, has_changed) {
             continue;
         }
         let always = ALWAYS.contains(&&**name);
@@ -389,6 +423,11 @@ fn system_variables(
         set(script, name, &value, to, has_changed);
     }
     Ok(())
+}
+
+/// Whether this is the CN's, and not the session's.
+fn is_own(to: &ToRestore<'_>, name: &str, has_changed: &impl Fn(&[u8]) -> bool) -> bool {
+    to.leaves_own && OWN.contains(&name) && !has_changed(name.as_bytes())
 }
 
 /// The character set of results, with the collation that it has.
@@ -498,6 +537,7 @@ pub(crate) fn verify(
     for (name, value) in &to.state.variables {
         match variables.get(name) {
             Some(now) if now == value => {}
+            Some(_) if is_own(to, name, &has_changed) => {}
             // The CN's own: nobody can set it in a session, and nobody did.
             Some(_)
                 if !has_changed(name.as_bytes())

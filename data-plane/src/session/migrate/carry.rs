@@ -45,17 +45,23 @@ impl Session {
         missing.into_iter().map(|(id, statement)| to_prepare(id, statement)).collect()
     }
 
+    /// Whether a statement was prepared without a default database, which a new session cannot be without any more once it
+    /// had one: DATABASE() would be another in it.
+    fn has_some_without_database(&self) -> bool {
+        let all = self.link.mirror.statements();
+        let with = all.iter().filter(|(_, statement)| statement.context.database.is_some()).count();
+        with < all.len() && (with > 0 || self.login.identity.database.is_some())
+    }
+
     /// Asks the old CN for the session's state. `Err`: why it stays, where it is as it was.
     pub(super) async fn export(
         &mut self,
         kept_until: Instant,
     ) -> Result<Result<State, Outcome>, CloseReason> {
-        let Some(catalog) = self.catalog().await? else {
-            return Ok(Err(Outcome::Failed("the CN does not tell its variables".into())));
-        };
         let selected = self.link.mirror.left().selected();
         let mut first = None;
-        if self.link.mirror.left().may_have_warnings() {
+        // What the last statement left is asked before anything else, for all else uses it up.
+        if self.link.mirror.left().may_have_warnings() || self.known_catalog().is_none() {
             let said = self.say(&read::first_questions()).await?;
             let (found_rows, warnings) = match read::read_first(&said) {
                 Ok(read) => read,
@@ -68,11 +74,21 @@ impl Session {
                 return Ok(Err(Outcome::Failed("its last statement left warnings".into())));
             }
         }
+        let found_rows = first.and_then(|(found_rows, _)| found_rows);
+        let Some(catalog) = self.catalog().await? else {
+            self.say(&read::put_back(found_rows, 0, selected)).await?;
+            return Ok(Err(Outcome::Failed("the CN does not tell its variables".into())));
+        };
         let connection_id = self.view().facts.borrow().cn_connection_id;
         let said = self.say(&read::questions(&catalog, connection_id)).await?;
         let mut state = match read::read(&catalog, &said) {
             Ok(state) => state,
-            Err(unreadable) => return Ok(Err(self.not_read(&said, &unreadable))),
+            Err(unreadable) => {
+                let asked = read::read_first(&said).ok().and_then(|(found_rows, _)| found_rows);
+                let found_rows = if first.is_some() { found_rows } else { asked };
+                self.say(&read::put_back(found_rows, 0, selected)).await?;
+                return Ok(Err(self.not_read(&said, &unreadable)));
+            }
         };
         if let Some((found_rows, warnings)) = first {
             (state.found_rows, state.warnings) = (found_rows, warnings);
@@ -80,6 +96,7 @@ impl Session {
         if let Some(question) = state.further_question() {
             let said = self.say(&[question]).await?;
             if let Err(unreadable) = said.first().map_or(Ok(()), |said| state.read_further(said)) {
+                self.say(&read::put_back(state.found_rows, 0, selected)).await?;
                 return Ok(Err(Outcome::Failed(unreadable.to_string())));
             }
         }
@@ -139,6 +156,9 @@ impl Session {
         state: &State,
     ) -> Result<(Vec<Prepared>, Counted), String> {
         let missing = self.to_prepare(&target.prepared).ok_or("a statement cannot be prepared again")?;
+        if self.has_some_without_database() {
+            return Err("a statement was prepared while there was no default database".into());
+        }
         let mirror = &self.link.mirror;
         let now = mirror.statements();
         let is_again = |id: u32, serial: u32| missing.iter().any(|one| (one.id, one.serial) == (id, serial));
@@ -148,6 +168,11 @@ impl Session {
         let gone = target.prepared.iter().filter(|(id, serial, _)| is_gone(*id, *serial));
         let closed: Vec<u32> = gone.filter_map(|(_, _, on_cn)| on_cn.as_ref().ok().copied()).collect();
         let mut script: Script = write::prepare(&missing);
+        if let Some(several) = mirror.several_statements()
+            && target.several_statements != Some(several)
+        {
+            write::set_several_statements(&mut script, several);
+        }
         if !mirror.has_last_statement() && (!target.prepared.is_empty() || !missing.is_empty()) {
             write::forget_last(&mut script);
         }
@@ -159,6 +184,7 @@ impl Session {
             old_thread: self.view().facts.borrow().cn_connection_id,
             selected: mirror.left().selected(),
             catches_up: target.is_galera,
+            leaves_own: ![Hints::VARIABLES, Hints::HIDDEN].into_iter().any(|hint| mirror.hints().has(hint)),
         };
         let has_changed = |name: &[u8]| mirror.has_changed(name);
         let at = write::restore(&mut script, &to, has_changed).map_err(|wrong| wrong.to_string())?;
@@ -174,14 +200,22 @@ impl Session {
         Ok((prepared, counted))
     }
 
+    /// The version of the session's CN, as it greeted last.
+    fn version(&self) -> Vec<u8> {
+        let baseline = self.plane().routing.baseline(&self.cn);
+        baseline.map(|baseline| baseline.version.clone()).unwrap_or_default()
+    }
+
+    fn known_catalog(&self) -> Option<Arc<Catalog>> {
+        self.plane().catalogs.of(&self.cn, &self.version())
+    }
+
     /// The variables that the session's CN has. `None` where it does not say.
-    pub(super) async fn catalog(&mut self) -> Result<Option<Arc<Catalog>>, CloseReason> {
-        let cn = self.cn.clone();
-        let version = self.plane().routing.baseline(&cn).map(|baseline| baseline.version.clone());
-        let version = version.unwrap_or_default();
-        if let Some(catalog) = self.plane().catalogs.of(&cn, &version) {
+    async fn catalog(&mut self) -> Result<Option<Arc<Catalog>>, CloseReason> {
+        if let Some(catalog) = self.known_catalog() {
             return Ok(Some(catalog));
         }
+        let (cn, version) = (self.cn.clone(), self.version());
         let said = self.say(&Catalog::questions()).await?;
         let Ok(catalog) = target::catalog(&said) else { return Ok(None) };
         self.plane().catalogs.learn(&cn, &version, &catalog);

@@ -46,6 +46,8 @@ pub(in crate::session) struct Target {
     pub(super) prepared: Vec<Prepared>,
     pub(super) tracks_itself: bool,
     pub(super) is_galera: bool,
+    /// As it logged in; `None`: as its client did.
+    pub(super) several_statements: Option<bool>,
     deprecate_eof: bool,
 }
 
@@ -121,6 +123,7 @@ pub(super) async fn make_ready(worker: Rc<Worker>, luggage: Luggage) -> Result<B
         prepared: Vec::new(),
         tracks_itself,
         is_galera,
+        several_statements: luggage.several_statements,
         deprecate_eof,
     });
     let furnish = furnish(plane, &mut target, &luggage.statements);

@@ -29,6 +29,8 @@ impl Requested for Mirror {
                 let hints = sql::hints(command.body, command.whole);
                 if hints.has(Hints::LOCKED_TABLES) && sql::may_flush(command.body) {
                     self.flushes();
+                    // One that is prepared by it may be executed at any time.
+                    self.may_flush |= hints.has(Hints::TEXT_STATEMENTS);
                 }
                 self.hinted(hints);
                 self.tables = hints.has(Hints::TABLES);
@@ -39,7 +41,9 @@ impl Requested for Mirror {
             }
             command::STMT_PREPARE => {
                 let text = command.body.to_vec();
-                self.hinted(sql::hints(&text, command.whole));
+                let hints = sql::hints(&text, command.whole);
+                self.may_flush |= hints.has(Hints::LOCKED_TABLES) && sql::may_flush(&text);
+                self.hinted(hints);
                 self.await_prepare(text);
             }
             command::STMT_SEND_LONG_DATA => self.set_long_data(command.statement(), true),
@@ -54,6 +58,7 @@ impl Requested for Mirror {
                 self.tables = command.code != command::STMT_RESET && hints.has(Hints::TABLES);
                 self.trackers(hints.trackers());
             }
+            command::REFRESH => self.flushes(),
             command::QUIT => self.quit = true,
             command::STMT_CLOSE => self.statements.forget(command.statement()),
             _ => {}
@@ -137,6 +142,8 @@ impl Answered for Mirror {
         }
         if pending.is_some_and(|pending| pending.code == command::STMT_PREPARE) {
             self.take_prepared();
+            // The CN forgets which one it prepared last.
+            self.statements.forget_last();
         }
     }
 

@@ -304,6 +304,11 @@ impl Statements {
         }
     }
 
+    /// None of them is there under its second name any more.
+    pub(super) const fn forget_last(&mut self) {
+        self.last = 0;
+    }
+
     /// Whether the statement that was prepared last is there under its second name.
     pub(super) fn has_last(&self) -> bool {
         self.by_id.contains_key(&self.last)
