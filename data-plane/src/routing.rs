@@ -246,7 +246,7 @@ impl Routing {
     }
 
     /// Picks another CN than `from` for a session of `request`, or `to` where that is among those it may use, and reserves
-    /// a place on it.
+    /// a place on it. One of `not_these` is picked only where there is no other.
     ///
     /// # Errors
     /// Why there is none, in words.
@@ -255,6 +255,7 @@ impl Routing {
         request: &Request,
         from: &CnId,
         to: Option<&CnId>,
+        not_these: &[CnId],
     ) -> Result<Placed, String> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -272,6 +273,9 @@ impl Routing {
         matched.cns.retain(|cn| cn.name() != from && to.is_none_or(|to| cn.name() == to));
         if matched.cns.is_empty() {
             return Err("there is no other CN that the session may use now".to_owned());
+        }
+        if matched.cns.iter().any(|cn| !not_these.contains(cn.name())) {
+            matched.cns.retain(|cn| !not_these.contains(cn.name()));
         }
         let load = |cn: &RoutedCn| state.cns.get(cn.name()).map_or(0, CnView::load);
         let rng = state.rng.get_or_insert_with(|| SmallRng::seed_from_u64(0));

@@ -114,6 +114,8 @@ struct Session {
     /// It is to move.
     moving: Option<Box<Moving>>,
     /// A CN did not let its user in: others are not tried.
+    /// CNs to which it could not move since it did last: others are tried first.
+    failed_on: Vec<CnId>,
     credentials_refused: bool,
 }
 
@@ -143,6 +145,7 @@ impl Session {
             farewell: None,
             moving: None,
             credentials_refused: false,
+            failed_on: Vec::new(),
         }
     }
 

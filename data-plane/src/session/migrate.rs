@@ -93,6 +93,7 @@ impl Session {
             by: self.link.client.by(),
             from: self.cn.clone(),
             to: order.to.clone(),
+            failed: self.failed_on.clone(),
             several_statements: self.link.mirror.several_statements(),
             statements: self.to_prepare_ahead(),
         };
@@ -168,6 +169,7 @@ impl Session {
                 self.link.hold(Hold::Rest { passed: true });
             }
             Err(error) => {
+                moving.to = error.cn().cloned();
                 let outcome = match &error {
                     NoTarget::Refused { .. } => {
                         self.credentials_refused = true;
@@ -328,6 +330,16 @@ impl Session {
     fn finish_move(&mut self, outcome: Outcome) {
         let Some(moving) = self.moving.take() else { return };
         let Moving { order, from, to, .. } = *moving;
+        // Where it was told to go, nobody chose.
+        match (&outcome, to.as_ref().filter(|_| order.to.is_none())) {
+            (Outcome::Moved(_), _) => self.failed_on.clear(),
+            (Outcome::Failed(_), Some(to)) if !self.failed_on.contains(to) => {
+                self.failed_on.push(to.clone());
+            }
+            // It failed on each of them: they are tried again.
+            (Outcome::Failed(_), Some(_)) => self.failed_on.clear(),
+            _ => {}
+        }
         self.end_move(order, &from, to, outcome);
         if self.plane().config.restless { self.link.let_pass() } else { self.link.hold(Hold::No) }
     }

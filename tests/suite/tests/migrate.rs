@@ -345,6 +345,39 @@ async fn several_statements_at_once_are_allowed_as_the_client_said_last() -> Res
     s.quit().await
 }
 
+/// A CN that does not let its user in now is not tried again and again while there is another.
+#[tokio::test]
+async fn a_cn_that_a_session_cannot_move_to_does_not_keep_it_from_another() -> Result<()> {
+    let cn = telling_cn().await?;
+    let full = own_cn(Options::new()).await?;
+    full.run(&["ALTER USER app@'%' WITH MAX_USER_CONNECTIONS 1"]).await?;
+    let _only = Raw::login(full.address(), &app()).await?;
+    let third = json!({ "name": "cn-3", "address": format!("localhost:{}", cn.address().port()) });
+    let group = Group::named("shared").cn("cn-1", cn.address()).cn("full", full.address()).cn_with(third);
+    let shunt = setup().group(group).set("policy.migrate.freeze_deadline", "20s").standalone().await?;
+    seen(&shunt).await;
+    shunt.ctl(&["cn", "drain", "full"]).await?;
+    let mut s = login(&shunt, &app()).await?;
+    let mut others = Vec::new();
+    for _ in 0..9 {
+        others.push(login(&shunt, &app()).await?);
+    }
+    s.run("SET @v = 1").await?;
+    // It has none: the first to be picked.
+    shunt.ctl(&["cn", "undrain", "full"]).await?;
+    let mut outcomes = Vec::new();
+    // Others are told to fill it meanwhile, this one too: then another move is under way.
+    for _ in 0..6 {
+        outcomes.push(order(&shunt, s.connection_id(), &[]).await?.0);
+        if outcomes.last().is_some_and(|told| told["outcome"] == "moved") {
+            break;
+        }
+    }
+    ensure!(outcomes.last().is_some_and(|told| told["outcome"] == "moved"), "{outcomes:?}");
+    assert_eq!(s.value("SELECT @v").await?, "1");
+    s.quit().await
+}
+
 /// What tells nodes apart is not carried from one to another, unless the client set it.
 #[tokio::test]
 async fn a_node_s_own_numbers_stay_with_the_node() -> Result<()> {

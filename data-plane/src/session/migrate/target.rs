@@ -31,6 +31,8 @@ pub(super) struct Luggage {
     pub(super) by: By,
     pub(super) from: CnId,
     pub(super) to: Option<CnId>,
+    /// CNs to which it could not move since it did last.
+    pub(super) failed: Vec<CnId>,
     /// Whether the client may send several statements at once now; `None`: as in its login.
     pub(super) several_statements: Option<bool>,
     pub(super) statements: Vec<ToPrepare>,
@@ -91,7 +93,7 @@ pub(super) async fn make_ready(worker: Rc<Worker>, luggage: Luggage) -> Result<B
     let plane = &worker.plane;
     let placed = plane
         .routing
-        .place_elsewhere(&luggage.login.request, &luggage.from, luggage.to.as_ref())
+        .place_elsewhere(&luggage.login.request, &luggage.from, luggage.to.as_ref(), &luggage.failed)
         .map_err(NoTarget::NoCn)?;
     let cn = placed.cn.name().clone();
     let limit = plane.config.limits.cn_connect;
@@ -186,6 +188,16 @@ async fn furnish(plane: &Plane, target: &mut Target, statements: &[ToPrepare]) -
 /// The catalog out of what was said to its question.
 pub(super) fn catalog(said: &[cn::converse::Said]) -> Result<Arc<Catalog>, Wrong> {
     Catalog::read(said).map(Arc::new).ok_or_else(|| Wrong::Malformed("session variables".into()))
+}
+
+impl NoTarget {
+    /// The CN that it is about.
+    pub(super) const fn cn(&self) -> Option<&CnId> {
+        match self {
+            Self::NoCn(_) => None,
+            Self::Unusable { cn, .. } | Self::Refused { cn, .. } | Self::Wrong { cn, .. } => Some(cn),
+        }
+    }
 }
 
 impl Target {
