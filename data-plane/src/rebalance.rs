@@ -185,8 +185,8 @@ struct Work {
     draining: BTreeMap<CnId, (Instant, Option<Drain>)>,
     /// When what was left on those was closed last.
     forced: BTreeMap<CnId, Instant>,
-    /// Sessions that were told to move: how often, and before when not again, counted from when they were last seen at it.
-    told: HashMap<u32, (u32, Instant)>,
+    /// Sessions that were told to move, and have not.
+    told: HashMap<u32, Told>,
     /// Moves that the rate allows now.
     allowance: f64,
     at: Option<Instant>,
@@ -196,6 +196,17 @@ struct Work {
     is_pending: bool,
     /// Something moves, or may be told to at the next round.
     is_busy: bool,
+}
+
+/// A session that was told to move.
+#[derive(Debug)]
+struct Told {
+    /// The CN that it is to leave.
+    from: String,
+    /// How often.
+    times: u32,
+    /// Before when not again, counted from when it was last seen at it.
+    until: Instant,
 }
 
 /// Whose sessions a CN takes: its labels, and its tenant.
@@ -244,15 +255,18 @@ impl Work {
         let leaving = leaving(&snapshot, is_down, &sessions);
         let joined: BTreeSet<CnId> = self.joined.keys().cloned().collect();
         // Those that are left alone now do not stand in the way of others.
-        let alone = self.told.iter().filter(|(_, (_, until))| *until > now).map(|(id, _)| *id);
-        let not_these = leaving.iter().copied().chain(alone).collect();
+        self.remember(&sessions, now);
+        let alone = self.told.iter().filter(|(_, told)| told.until > now).map(|(id, _)| *id);
+        let alone: BTreeSet<u32> = alone.collect();
+        let not_these = leaving.iter().chain(&alone).copied().collect();
         let filling = filling(&snapshot, is_down, &sessions, &joined, &not_these);
         let wanted: Vec<(u32, To)> = leaving
             .into_iter()
             .map(|id| (id, None))
             .chain(filling.into_iter().map(|(id, to)| (id, Some(to))))
             .collect();
-        self.is_pending = !wanted.is_empty() || sessions.iter().any(|seen| seen.going_to.is_some());
+        self.is_pending =
+            !wanted.is_empty() || !alone.is_empty() || sessions.iter().any(|seen| seen.is_moving);
         if !self.is_pending {
             // Full, as far as it can be.
             self.joined.clear();
@@ -330,23 +344,24 @@ impl Work {
         self.at = Some(now);
         // A moment's worth is kept, so that a round that comes late loses nothing.
         self.allowance = (self.allowance + rate * passed.as_secs_f64()).min((rate / 5.0).max(1.0));
-        let moving: BTreeSet<u32> =
-            sessions.iter().filter(|seen| seen.is_moving).map(|seen| seen.id).collect();
-        self.remember(sessions, &moving, &wanted, now);
-        self.is_busy = !moving.is_empty();
-        let mut room = AT_ONCE.saturating_sub(moving.len());
+        let by_id: HashMap<u32, &Seen> = sessions.iter().map(|seen| (seen.id, seen)).collect();
+        let moving = sessions.iter().filter(|seen| seen.is_moving).count();
+        self.is_busy = moving > 0;
+        let mut room = AT_ONCE.saturating_sub(moving);
         let mut orders = Vec::new();
         for (id, to) in wanted {
-            if moving.contains(&id) || self.told.get(&id).is_some_and(|(_, until)| *until > now) {
+            let Some(seen) = by_id.get(&id).filter(|seen| !seen.is_moving) else { continue };
+            if self.told.get(&id).is_some_and(|told| told.until > now) {
                 continue;
             }
             self.is_busy = true;
             if room == 0 || self.allowance < 1.0 {
                 break;
             }
-            let (times, until) = self.told.entry(id).or_insert((0, now));
-            *times += 1;
-            *until = now + pause(*times);
+            let new = || Told { from: seen.cn.clone(), times: 0, until: now };
+            let told = self.told.entry(id).or_insert_with(new);
+            told.times += 1;
+            told.until = now + pause(told.times);
             self.allowance -= 1.0;
             room -= 1;
             orders.push((id, to));
@@ -354,16 +369,16 @@ impl Work {
         orders
     }
 
-    /// Keeps in mind those that were told to move, as long as they do, or are to, or did lately: a session that is left
-    /// alone for a while is not wanted meanwhile.
-    fn remember(&mut self, sessions: &[Seen], moving: &BTreeSet<u32>, wanted: &[(u32, To)], now: Instant) {
-        let here: BTreeSet<u32> = sessions.iter().map(|seen| seen.id).collect();
-        let wanted: BTreeSet<u32> = wanted.iter().map(|(id, _)| *id).collect();
-        self.told.retain(|id, (times, until)| {
-            if moving.contains(id) {
-                *until = now + pause(*times);
+    /// Keeps in mind those that were told to move and are where they were, for as long as that may be of use: one that is
+    /// left alone for a while is not wanted meanwhile.
+    fn remember(&mut self, sessions: &[Seen], now: Instant) {
+        let by_id: HashMap<u32, &Seen> = sessions.iter().map(|seen| (seen.id, seen)).collect();
+        self.told.retain(|id, told| {
+            let Some(seen) = by_id.get(id).filter(|seen| seen.cn == told.from) else { return false };
+            if seen.is_moving {
+                told.until = now + pause(told.times);
             }
-            here.contains(id) && (wanted.contains(id) || now < *until + LONGEST_PAUSE)
+            now < told.until + LONGEST_PAUSE
         });
     }
 }

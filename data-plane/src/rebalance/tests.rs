@@ -150,3 +150,20 @@ fn a_drain_is_as_fast_as_its_time_wants() {
     assert_eq!(hurry(0, Duration::ZERO), 0.0);
     assert!(hurry(1, Duration::ZERO).is_finite());
 }
+
+#[test]
+fn one_that_does_not_move_is_left_alone_for_longer_each_time_until_it_moves() {
+    let mut work = Work::default();
+    let began = Instant::now();
+    let told_at = |work: &mut Work, cn: &str, ms: u64| {
+        let now = began + Duration::from_millis(ms);
+        let sessions = [session(1, "", cn, true)];
+        work.remember(&sessions, now);
+        !work.tell(&sessions, vec![(1, None)], 1000.0, now).is_empty()
+    };
+    let told: Vec<u64> = (0..80).map(|n| n * 100).filter(|ms| told_at(&mut work, "cn-1", *ms)).collect();
+    assert_eq!(told, [0, 500, 1500, 3500, 7500]);
+    assert!(told_at(&mut work, "cn-2", 8000), "it moved, and is another's concern now");
+    assert!(!told_at(&mut work, "cn-2", 8100));
+    assert!(told_at(&mut work, "cn-2", 8500));
+}
