@@ -458,6 +458,15 @@ impl Link {
     /// A command that must be there whole and is longer than the worker's buffer: a login, which
     /// [`mysql_wire::login::MAX_LOGIN`] bounds, or as much of an execute as tells the types of its 65,535 parameters.
     fn poll_long_command(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
+        if let Err(gone) = ready!(self.poll_read_more(cx)) {
+            return Poll::Ready(Err(gone));
+        }
+        let mut bytes = std::mem::take(&mut self.client_held);
+        Poll::Ready(self.advance(&mut bytes, cx))
+    }
+
+    /// Reads more of the client, behind what is held.
+    fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
         let held = self.client_held.len();
         self.client_held.resize(held + BURST, 0);
         let mut read = ReadBuf::new(&mut self.client_held[held..]);
@@ -470,8 +479,7 @@ impl Link {
         }
         self.passed.from_client += n as u64;
         self.totals.from_client.update(|sum| sum + n as u64);
-        let mut bytes = std::mem::take(&mut self.client_held);
-        Poll::Ready(self.advance(&mut bytes, cx))
+        Poll::Ready(Ok(()))
     }
 
     /// Forwards what can be of `bytes`, and holds the rest.

@@ -511,6 +511,31 @@ async fn what_cannot_be_carried_keeps_the_session_and_says_why() -> Result<()> {
 }
 
 /// FLUSH STATUS clears the counter by which a temporary table is known.
+/// A CN that does not tell who holds locks: what names one holds the session.
+#[tokio::test]
+async fn where_locks_are_not_seen_what_names_one_holds_the_session() -> Result<()> {
+    let cn = own_cn(Options::new()).await?;
+    cn.run(&["CREATE TABLE suite.t (a INT)", "CREATE PROCEDURE suite.hides() SELECT 1"]).await?;
+    let shunt = twice(&cn).await?;
+    for (sql, reasons) in [
+        ("DO GET_LOCK('named', 0)", "user lock"),
+        ("LOCK TABLES t READ", "locked tables"),
+        ("HANDLER t OPEN", "handler"),
+        ("CALL hides()", "unknown state"),
+    ] {
+        let mut s = login(&shunt, &app()).await?;
+        moves(&shunt, &s).await?;
+        s.run(sql).await?;
+        let (told, moved) = order(&shunt, s.connection_id(), &[]).await?;
+        ensure!(!moved && told["outcome"] == "pinned", "{sql}: {told}");
+        ensure!(told["reasons"].to_string().contains(reasons), "{sql}: {told}");
+        s.command(&[com::RESET_CONNECTION]).await?.success()?;
+        moves(&shunt, &s).await?;
+        s.quit().await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_temporary_table_is_not_forgotten_with_the_counters() -> Result<()> {
     let cn = telling_cn().await?;

@@ -224,6 +224,12 @@ async fn a_move_that_fails_anywhere_leaves_the_session_where_it_was() -> Result<
     for wrong in ALL {
         ensure!(counts.contains_key(&(wrong, "failed".to_owned())), "{wrong:?} was never noticed");
     }
+    // An error is passed over only in answer to what may be refused: a variable that nobody can set, a character set that
+    // no client can have.
+    for wrong in [Wrong::Error, Wrong::Unable] {
+        let passed_over = counts.get(&(wrong, "moved".to_owned())).copied().unwrap_or(0);
+        ensure!(passed_over <= 4, "{wrong:?} was passed over {passed_over} times");
+    }
     // And nothing of it is left: it moves as ever, and the CN has one session of it.
     let told = order_once_it_is_up(&shunt, &s, "cn-2").await?;
     ensure!(told["outcome"] == "moved", "{told}");

@@ -3,13 +3,11 @@
 //! Owed is what a CN said to a command of ours and meant for the client, and what became of a statement that the CN
 //! would not prepare again.
 
-use super::{BURST, Event, Link};
+use super::{Event, Link};
 use mysql_wire::command::{self, Kind, Shape};
 use mysql_wire::packet::{FULL, HEADER, Header};
 use mysql_wire::reply;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead as _, ReadBuf};
 
 /// An error, and how far the command is thrown away that gets it.
 #[derive(Debug)]
@@ -54,19 +52,10 @@ impl Link {
 
     /// Reads the client, and answers its next command that has a response with what is owed.
     pub(super) fn poll_owed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
-        if !std::mem::take(&mut self.again) {
-            let held = self.client_held.len();
-            self.client_held.resize(held + BURST, 0);
-            let mut read = ReadBuf::new(&mut self.client_held[held..]);
-            let polled = Pin::new(&mut self.client).poll_read(cx, &mut read);
-            let n = read.filled().len();
-            self.client_held.truncate(held + n);
-            match ready!(polled) {
-                Ok(()) if n > 0 => {}
-                _ => return Poll::Ready(Err(Event::ClientGone)),
-            }
-            self.passed.from_client += n as u64;
-            self.totals.from_client.update(|sum| sum + n as u64);
+        if !std::mem::take(&mut self.again)
+            && let Err(gone) = ready!(self.poll_read_more(cx))
+        {
+            return Poll::Ready(Err(gone));
         }
         Poll::Ready(self.pay(cx))
     }
