@@ -167,3 +167,18 @@ fn one_that_does_not_move_is_left_alone_for_longer_each_time_until_it_moves() {
     assert!(!told_at(&mut work, "cn-2", 8100));
     assert!(told_at(&mut work, "cn-2", 8500));
 }
+
+#[test]
+fn no_more_are_told_than_the_rate_allows() {
+    let mut work = Work::default();
+    let began = Instant::now();
+    let sessions: Vec<Seen> = (0..1000).map(|id| session(id, "", "cn-1", true)).collect();
+    let mut told = 0;
+    for round in 0..=40 {
+        let now = began + ROUND * round;
+        let wanted = sessions.iter().skip(told).map(|seen| (seen.id, None)).collect();
+        told += work.tell(&sessions, wanted, 20.0, now).len();
+    }
+    // Two seconds, and a moment's worth before.
+    assert!((38..=44).contains(&told), "{told} in two seconds");
+}
