@@ -12,7 +12,7 @@
 //!   new;
 //! - the bit SERVER_SESSION_STATE_CHANGED in EOF packets, where it says nothing that a client can use;
 //! - by a way on which sessions move: the number of a statement in the text of an error, the number of a row that an
-//!   error names before there was any, what is said of a KILL by a number of a CN that the session left, and what is
+//!   error names, what is said of a KILL by a number of a CN that the session left, and what is
 //!   told of transactions.
 
 use crate::caps::Caps;
@@ -368,13 +368,22 @@ impl Player {
 fn mask_moved(payload: &[u8]) -> Vec<u8> {
     let (head, text) = payload.split_at(payload.len().min(9)); // code and SQLSTATE
     let text = String::from_utf8_lossy(text);
-    let text =
-        text.split(" (the session has moved").next().unwrap_or_default().replace("at row 0", "at row 1");
+    let text = without_row(text.split(" (the session has moved").next().unwrap_or_default());
     let parts = text.split('(').map(|part| {
         let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
         if rest.starts_with(')') { format!("id{rest}") } else { part.to_owned() }
     });
     [head, parts.collect::<Vec<_>>().join("(").as_bytes()].concat()
+}
+
+/// Without the number of a row: a CALL's argument has that of whatever its connection did before.
+fn without_row(text: &str) -> String {
+    match text.rsplit_once("at row ") {
+        Some((before, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{before}at row")
+        }
+        _ => text.to_owned(),
+    }
 }
 
 /// Brings an OK's tracked variables into an order, and keeps only some of the items. The items of variables have

@@ -98,6 +98,19 @@ struct Generator<'a> {
     steps: Vec<Step>,
 }
 
+/// A server resets a session whose COM_CHANGE_USER it refused; behind Shunt it stays what it was, whether it moves or not.
+fn end_at_a_refusal(steps: &mut Vec<Step>) {
+    let is_refused = |step: &Step| match step {
+        Step::ChangeUser { password, database, .. } => {
+            *password == "wrong" || database.as_deref() == Some("nope_db")
+        }
+        _ => false,
+    };
+    if let Some(at) = steps.iter().position(is_refused) {
+        steps.truncate(at + 1);
+    }
+}
+
 impl Session {
     /// The session of a seed. Its capabilities are the seed's last two bits.
     pub fn from_seed(seed: u64, surface: Surface) -> Self {
@@ -118,6 +131,9 @@ impl Session {
         // A few sessions carry something over 16 MiB, each way; it takes time.
         if seed % 64 < 4 {
             generator.big();
+        }
+        if surface.moves {
+            end_at_a_refusal(&mut generator.steps);
         }
         generator.steps.push(Step::Quit);
         let steps = generator.steps;

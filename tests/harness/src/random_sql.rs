@@ -270,7 +270,7 @@ pub(crate) const HOLDS: &[&str] = &[
     "EXECUTE ps",
     "DEALLOCATE PREPARE ps",
     "USE {db}",
-    "USE mysql",
+    "USE information_schema",
 ];
 
 /// What a client with SESSION_TRACK subscribes to.

@@ -101,7 +101,7 @@ async fn the_api_describes_itself() -> Result<()> {
         ensure!(client.text(&["describe", service]).await?.contains("rpc "), "{service}");
     }
     let methods = client.text(&["list", "shunt.v1.CnService"]).await?;
-    assert_eq!(methods.lines().count(), 6, "{methods}");
+    assert_eq!(methods.lines().count(), 8, "{methods}");
     let message = client.text(&["describe", "shunt.v1.Cn"]).await?;
     ensure!(message.contains("string address = 2;") && message.contains("enum Health"), "{message}");
     Ok(())

@@ -176,7 +176,6 @@ async fn wrong_arguments_and_refusals_are_told_apart() -> Result<()> {
         (&["group", "delete", "tp"], "group tp has CNs: cn-1, cn-2"),
         (&["session", "get", "1073741824"], "session 1073741824 does not exist"),
         (&["session", "kill", "5"], "session 5 does not exist"),
-        (&["session", "move", "1073741824"], ""),
         (&["cn", "drain", "cn-9"], "NOT_FOUND"),
         (&["cn", "undrain", "cn-9"], "NOT_FOUND"),
         (&["data-plane", "forget", "dp-nobody"], "data plane dp-nobody does not exist"),
