@@ -241,13 +241,12 @@ impl Work {
         let Some(snapshot) = plane.routing.snapshot() else { return };
         let now = Instant::now();
         let usable = plane.routing.usable();
-        let known = |usable: &BTreeMap<CnId, For>| usable.keys().cloned().collect::<BTreeSet<_>>();
         let is_new = self.revision != snapshot.version().revision
-            || self.usable.as_ref().is_none_or(|before| known(before) != usable);
-        self.notice(&snapshot, &usable, now);
+            || self.usable.as_ref().is_none_or(|before| !before.keys().eq(&usable));
         if !is_new && !self.is_pending && self.draining.is_empty() {
             return;
         }
+        self.notice(&snapshot, &usable, now);
         self.revision = snapshot.version().revision;
         self.force(plane, now).await;
         let sessions = plane.workers.census().await;
@@ -282,8 +281,7 @@ impl Work {
 
     /// Moves a second: what the policy allows, or what drains need to be over in time.
     fn rate(&self, plane: &Plane, sessions: &[Seen], now: Instant) -> f64 {
-        let needed = self.draining.iter().map(|(name, since)| {
-            let (since, drain) = since;
+        let needed = self.draining.iter().map(|(name, (since, drain))| {
             let timeout = drain.and_then(|drain| drain.timeout);
             let left = sessions.iter().filter(|seen| seen.cn == name.as_str()).count();
             // One whose time is over is in no hurry any more.

@@ -18,7 +18,7 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use shunt_proto::cn::{CnId, CnState, Health, RoutedCn};
 use shunt_proto::snapshot::RoutingSnapshot;
-use shunt_proto::tenant::{Refusal, Request, Tenant, Tier, route, unusable};
+use shunt_proto::tenant::{Match, Refusal, Request, Tenant, Tier, route, unusable};
 use shunt_proto::wire::Policy;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -237,12 +237,7 @@ impl Routing {
                 || state.cns.get(cn.name()).is_some_and(|view| view.health == Health::Down)
         };
         let matched = route(snapshot, request, down)?;
-        let load = |cn: &RoutedCn| state.cns.get(cn.name()).map_or(0, CnView::load);
-        let rng = state.rng.get_or_insert_with(|| SmallRng::seed_from_u64(0));
-        let cn = Arc::clone(pick::least_loaded(&matched.cns, load, rng));
-        state.cns.entry(cn.name().clone()).or_default().sessions += 1;
-        let place = Place { routing: Arc::clone(self), cn: cn.name().clone() };
-        Ok(Placed { cn, tier: matched.tier, place })
+        Ok(self.reserve(state, &matched))
     }
 
     /// Picks another CN than `from` for a session of `request`, or `to` where that is among those it may use, and reserves
@@ -277,12 +272,17 @@ impl Routing {
         if matched.cns.iter().any(|cn| !not_these.contains(cn.name())) {
             matched.cns.retain(|cn| !not_these.contains(cn.name()));
         }
+        Ok(self.reserve(state, &matched))
+    }
+
+    /// Picks the least loaded CN of `matched`, and reserves a place on it.
+    fn reserve(self: &Arc<Self>, state: &mut State, matched: &Match) -> Placed {
         let load = |cn: &RoutedCn| state.cns.get(cn.name()).map_or(0, CnView::load);
         let rng = state.rng.get_or_insert_with(|| SmallRng::seed_from_u64(0));
         let cn = Arc::clone(pick::least_loaded(&matched.cns, load, rng));
         state.cns.entry(cn.name().clone()).or_default().sessions += 1;
         let place = Place { routing: Arc::clone(self), cn: cn.name().clone() };
-        Ok(Placed { cn, tier: matched.tier, place })
+        Placed { cn, tier: matched.tier, place }
     }
 
     /// Whether sessions are to leave `cn`.

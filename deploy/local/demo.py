@@ -358,7 +358,7 @@ def _():
 
 
 def metric(name):
-    """The sum of a metric of the data plane, over all its labels that hold the words."""
+    """The samples of the data plane's metrics that begin with the name, each with its labels."""
     with urllib.request.urlopen(METRICS, timeout=10) as page:
         lines = page.read().decode().splitlines()
     return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name)}

@@ -458,9 +458,7 @@ impl Link {
     /// A command that must be there whole and is longer than the worker's buffer: a login, which
     /// [`mysql_wire::login::MAX_LOGIN`] bounds, or as much of an execute as tells the types of its 65,535 parameters.
     fn poll_long_command(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
-        if let Err(gone) = ready!(self.poll_read_more(cx)) {
-            return Poll::Ready(Err(gone));
-        }
+        ready!(self.poll_read_more(cx))?;
         let mut bytes = std::mem::take(&mut self.client_held);
         Poll::Ready(self.advance(&mut bytes, cx))
     }

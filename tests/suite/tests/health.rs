@@ -213,6 +213,7 @@ impl Two {
         for _ in 0..there {
             sessions.push(land(self.shunt.address(), &login).await?);
         }
+        ensure!(sessions.iter().any(|(_, on)| on == "2"), "the idle one got nothing");
         eventually("the two are even", async || {
             let listed = self.shunt.ctl(&["cn", "list"]).await?;
             let cns = listed["cns"].as_array().context("no list")?;

@@ -52,10 +52,8 @@ impl Link {
 
     /// Reads the client, and answers its next command that has a response with what is owed.
     pub(super) fn poll_owed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
-        if !std::mem::take(&mut self.again)
-            && let Err(gone) = ready!(self.poll_read_more(cx))
-        {
-            return Poll::Ready(Err(gone));
+        if !std::mem::take(&mut self.again) {
+            ready!(self.poll_read_more(cx))?;
         }
         Poll::Ready(self.pay(cx))
     }

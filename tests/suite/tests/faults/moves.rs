@@ -1,7 +1,7 @@
 //! Whether a move leaves anything behind: in the data plane, or on the CNs.
 
-use crate::stand::{app, login, own_cn, seen, sessions_left, setup};
-use anyhow::{Context as _, Result, ensure};
+use crate::stand::{app, login, metric, own_cn, seen, sessions_left, setup};
+use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use serde_json::json;
 use shunt_harness::mariadb::Options;
@@ -70,11 +70,8 @@ async fn at_rest(shunt: &mut Shunt, cn: &MariaDb) -> Result<Left> {
     left(shunt, cn).await
 }
 
-async fn moved(shunt: &mut Shunt) -> Result<f64> {
-    let metrics = shunt.plane("standalone").metrics().await?;
-    let line =
-        metrics.lines().find_map(|line| line.strip_prefix("shunt_data_moves_total{outcome=\"moved\"} "));
-    line.context("no moves")?.parse().context("a count")
+async fn moved(shunt: &Shunt) -> Result<f64> {
+    metric(shunt, 0, "shunt_data_moves_total", "outcome=\"moved\"").await
 }
 
 async fn moves_leave_nothing(moves: usize) -> Result<()> {
@@ -95,10 +92,10 @@ async fn moves_leave_nothing(moves: usize) -> Result<()> {
     // What is made once, is made then.
     rounds(share.div_ceil(4)).await?;
     let before = at_rest(&mut shunt, &cn).await?;
-    let began = moved(&mut shunt).await?;
+    let began = moved(&shunt).await?;
     rounds(share).await?;
     let after = at_rest(&mut shunt, &cn).await?;
-    let moved = moved(&mut shunt).await? - began;
+    let moved = moved(&shunt).await? - began;
     println!("{moved} moves: {before:?}, then {after:?}");
     let all = shunt.plane("standalone").metrics().await?;
     let told: Vec<&str> = all.lines().filter(|line| line.starts_with("shunt_data_moves")).collect();
