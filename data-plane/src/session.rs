@@ -113,9 +113,9 @@ struct Session {
     farewell: Option<Farewell>,
     /// It is to move.
     moving: Option<Box<Moving>>,
-    /// A CN did not let its user in: others are not tried.
     /// CNs to which it could not move since it did last: others are tried first.
     failed_on: Vec<CnId>,
+    /// A CN did not let its user in: others are not tried.
     credentials_refused: bool,
 }
 

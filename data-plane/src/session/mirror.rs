@@ -63,14 +63,13 @@ pub(crate) struct Mirror {
     counted: Counted,
     /// The same where its counters began anew (FLUSH STATUS), which they may have.
     counted_anew: Option<Counted>,
-    /// Its counters began anew before they were read: what they counted is not known.
+    /// Its counters began anew before they were read, or a prepared statement may make them whenever it is executed: what
+    /// they counted is not known.
     uncounted: bool,
     /// What the last statement left that no question may take away.
     left: Left,
     /// Whether the client may send several statements at once, where it said so after its login.
     several_statements: Option<bool>,
-    /// A prepared statement may make the CN's counters begin anew, whenever it is executed.
-    may_flush: bool,
     too_large: bool,
     /// The client may have narrowed the trackers.
     trackers_touched: bool,
@@ -129,7 +128,6 @@ impl Mirror {
             uncounted: false,
             left: Left::default(),
             several_statements: None,
-            may_flush: false,
             too_large: false,
             trackers_touched: false,
             trackers_named: Hints::none(),
@@ -206,9 +204,10 @@ impl Mirror {
         (self.counted, self.counted_anew) = (counted, None);
     }
 
-    /// No transaction is open: the CN said so by itself.
-    pub(crate) fn found_status(&mut self, status: u16) {
-        self.status(status);
+    /// The CN says so of transactions.
+    pub(crate) const fn found_status(&mut self, status: u16) {
+        self.last_status = status & (IN_TRANS | AUTOCOMMIT);
+        self.transaction = if status & IN_TRANS == 0 { Transaction::No } else { Transaction::Open };
     }
 
     /// What the last statement left.
@@ -238,14 +237,14 @@ impl Mirror {
 
     /// Whether the CN counted of the session what was seen of it from here, and so nothing happened unseen.
     pub(crate) fn agrees(&self, counted: Counted) -> bool {
-        !self.uncounted && !self.may_flush && (counted == self.counted || Some(counted) == self.counted_anew)
+        !self.uncounted && (counted == self.counted || Some(counted) == self.counted_anew)
     }
 
     /// Whether the CN counted temporary tables: only once they were gone with the session's state are they not there.
     pub(crate) fn has_temporary_tables(&self, counted: Counted) -> bool {
         let expected = [Some(self.counted), self.counted_anew];
         let agrees = expected.iter().flatten().any(|one| one.temporary_tables == counted.temporary_tables);
-        !agrees || ((self.uncounted || self.may_flush) && self.hints.has(Hints::TEMPORARY_TABLES))
+        !agrees || (self.uncounted && self.hints.has(Hints::TEMPORARY_TABLES))
     }
 
     /// The CN's counters may begin anew.
@@ -405,13 +404,8 @@ impl Mirror {
         }
     }
 
-    fn status(&mut self, status: u16) {
-        self.last_status = status & (IN_TRANS | AUTOCOMMIT);
-        self.transaction = if status & IN_TRANS == 0 { Transaction::No } else { Transaction::Open };
-    }
-
     fn finished(&mut self, pending: &Pending, status: u16) {
-        self.status(status);
+        self.found_status(status);
         match pending.code {
             command::STMT_EXECUTE => {
                 self.statements.set_cursor(pending.statement, status & CURSOR_EXISTS != 0);

@@ -45,12 +45,12 @@ impl Session {
         missing.into_iter().map(|(id, statement)| to_prepare(id, statement)).collect()
     }
 
-    /// Whether a statement was prepared without a default database, which a new session cannot be without any more once it
-    /// had one: DATABASE() would be another in it.
+    /// Whether a statement was prepared without a default database, and another in one: a new session begins without, and
+    /// cannot be without any more once it had one. DATABASE() would be another in the first.
     fn has_some_without_database(&self) -> bool {
         let all = self.link.mirror.statements();
         let with = all.iter().filter(|(_, statement)| statement.context.database.is_some()).count();
-        with < all.len() && (with > 0 || self.login.identity.database.is_some())
+        0 < with && with < all.len()
     }
 
     /// Asks the old CN for the session's state. `Err`: why it stays, where it is as it was.

@@ -103,7 +103,7 @@ pub(super) async fn make_ready(worker: Rc<Worker>, luggage: Luggage) -> Result<B
         Some(false) => identity.capabilities &= !MULTI_STATEMENTS,
         None => {}
     }
-    let log_in = async { log_in(plane, &luggage, &identity, &placed).await };
+    let log_in = log_in(plane, &luggage, &identity, &placed);
     let logged_in = tokio::time::timeout(limit * 2, log_in).await.unwrap_or(Err(CnError::Slow(limit * 2)));
     let (connection, tracks_itself) = match logged_in {
         Ok(logged_in) => logged_in,

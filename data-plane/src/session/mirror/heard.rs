@@ -30,7 +30,7 @@ impl Requested for Mirror {
                 if hints.has(Hints::LOCKED_TABLES) && sql::may_flush(command.body) {
                     self.flushes();
                     // One that is prepared by it may be executed at any time.
-                    self.may_flush |= hints.has(Hints::TEXT_STATEMENTS);
+                    self.uncounted |= hints.has(Hints::TEXT_STATEMENTS);
                 }
                 self.hinted(hints);
                 self.tables = hints.has(Hints::TABLES);
@@ -42,7 +42,7 @@ impl Requested for Mirror {
             command::STMT_PREPARE => {
                 let text = command.body.to_vec();
                 let hints = sql::hints(&text, command.whole);
-                self.may_flush |= hints.has(Hints::LOCKED_TABLES) && sql::may_flush(&text);
+                self.uncounted |= hints.has(Hints::LOCKED_TABLES) && sql::may_flush(&text);
                 self.hinted(hints);
                 self.await_prepare(text);
             }
