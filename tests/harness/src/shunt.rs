@@ -53,6 +53,11 @@ impl Group {
         self.cn_with(json!({ "name": name, "address": address.to_string() }))
     }
 
+    /// With a CN by its host's name: to whoever compares addresses, another one than that of `cn`.
+    pub fn cn_by_name(self, name: &str, loopback: SocketAddr) -> Self {
+        self.cn_with(json!({ "name": name, "address": format!("localhost:{}", loopback.port()) }))
+    }
+
     /// With a CN as the configuration would have it: labels, weight, zone.
     pub fn cn_with(mut self, cn: Value) -> Self {
         if let Some(cns) = self.0.get_mut("cns").and_then(Value::as_array_mut) {

@@ -6,7 +6,6 @@
 
 use anyhow::{Result, ensure};
 use futures::StreamExt as _;
-use serde_json::json;
 use shunt_harness::caps::Caps;
 use shunt_harness::coverage::Coverage;
 use shunt_harness::differential::{Way, make_accounts, run, set_up, tear_down};
@@ -200,8 +199,7 @@ async fn shunt_does_not_differ_from_a_cn_as_it_comes() -> Result<()> {
 /// Two names of one CN: a move goes to another session of the server that has the data.
 async fn restless(cn: &MariaDb, io: &str) -> Result<Shunt> {
     cn.service_account().await?;
-    let other = json!({ "name": "cn-2", "address": format!("localhost:{}", cn.address().port()) });
-    let group = Group::named("shared").cn("cn-1", cn.address()).cn_with(other);
+    let group = Group::named("shared").cn("cn-1", cn.address()).cn_by_name("cn-2", cn.address());
     let setup = Setup::new().group(group).cn_account("shunt", "shunt").set("rehearsal.restless", true);
     // Nothing may be lost, however long a session is looked at; and a busy machine is no reason to stay.
     let setup =

@@ -8,12 +8,12 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use shunt_harness::mariadb::Options;
 use shunt_harness::{Group, Login, MariaDb, Raw, Setup, Shunt, eventually};
-use stand::{app, app_as, login, own_cn, seen, setup, shown};
+use stand::{app, app_as, login, seen, setup, shown, telling_cn};
 use std::collections::BTreeMap;
 
 async fn cn() -> Result<MariaDb> {
-    let cn = own_cn(Options::new()).await?;
-    cn.run(&["INSTALL SONAME 'metadata_lock_info'", "CREATE TABLE suite.t (a INT) ENGINE=InnoDB"]).await?;
+    let cn = telling_cn(Options::new()).await?;
+    cn.run(&["CREATE TABLE suite.t (a INT) ENGINE=InnoDB"]).await?;
     Ok(cn)
 }
 

@@ -10,23 +10,15 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use shunt_harness::mariadb::Options;
 use shunt_harness::{Execute, Group, Login, MariaDb, Param, Raw, Shunt, com, command, eventually};
-use stand::{DATABASE, app, is_pinned, login, own_cn, seen, setup, shown};
+use stand::{DATABASE, app, is_pinned, login, own_cn, seen, setup, shown, telling_cn};
 
 /// Shunt in front of `cn` under two names. What a session's last statement left is kept as long as anybody likes.
 async fn twice(cn: &MariaDb) -> Result<Shunt> {
-    let other = json!({ "name": "cn-2", "address": format!("localhost:{}", cn.address().port()) });
-    let group = Group::named("shared").cn("cn-1", cn.address()).cn_with(other);
+    let group = Group::named("shared").cn("cn-1", cn.address()).cn_by_name("cn-2", cn.address());
     let setup = setup().group(group).set("policy.migrate.freeze_deadline", "20s");
     let shunt = setup.set("policy.migrate.last_result_grace", "1h").standalone().await?;
     seen(&shunt).await;
     Ok(shunt)
-}
-
-/// A CN that tells which locks a session holds.
-async fn telling_cn() -> Result<MariaDb> {
-    let cn = own_cn(Options::new()).await?;
-    cn.run(&["INSTALL SONAME 'metadata_lock_info'"]).await?;
-    Ok(cn)
 }
 
 /// Orders a session to move: what `shuntctl` prints, and whether it says that it did.
@@ -69,7 +61,7 @@ async fn everything(session: &mut Raw) -> Result<Vec<Vec<Option<String>>>> {
 
 #[tokio::test]
 async fn a_session_takes_everything_along() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&[
         "CREATE ROLE clerk",
         "GRANT clerk TO app@'%'",
@@ -125,7 +117,7 @@ async fn a_session_takes_everything_along() -> Result<()> {
 
 #[tokio::test]
 async fn one_shots_and_the_clock_are_carried() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&["CREATE TABLE suite.t (id INT AUTO_INCREMENT PRIMARY KEY, v INT)"]).await?;
     let shunt = twice(&cn).await?;
     let mut s = login(&shunt, &app()).await?;
@@ -189,7 +181,7 @@ async fn one_shots_and_the_clock_are_carried() -> Result<()> {
 
 #[tokio::test]
 async fn prepared_statements_keep_their_ids_and_what_they_were_prepared_under() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&[
         "CREATE DATABASE IF NOT EXISTS other",
         "GRANT ALL ON other.* TO app@'%'",
@@ -253,7 +245,7 @@ async fn prepared_statements_keep_their_ids_and_what_they_were_prepared_under() 
 /// A statement's second name, "the last one", is that of none where the last one was closed.
 #[tokio::test]
 async fn a_closed_last_statement_is_not_another_one_after_a_move() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&["CREATE TABLE suite.t (a INT)"]).await?;
     let shunt = twice(&cn).await?;
     let mut s = login(&shunt, &app()).await?;
@@ -279,7 +271,7 @@ async fn a_closed_last_statement_is_not_another_one_after_a_move() -> Result<()>
 /// Also where nothing moved from or to this CN before, and it is asked which variables there are.
 #[tokio::test]
 async fn found_rows_of_the_first_session_that_moves_are_right() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&["CREATE TABLE suite.t AS SELECT 1 AS a UNION SELECT 2 UNION SELECT 3"]).await?;
     let shunt = twice(&cn).await?;
     let mut s = login(&shunt, &app()).await?;
@@ -292,7 +284,7 @@ async fn found_rows_of_the_first_session_that_moves_are_right() -> Result<()> {
 /// A statement that was prepared without a default database has none when it runs, whatever the session has by then.
 #[tokio::test]
 async fn what_was_prepared_without_a_database_gets_none() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     let shunt = twice(&cn).await?;
     let mut s = login(&shunt, &Login::user("app").password("app")).await?;
     s.run("PREPARE named FROM 'SELECT DATABASE()'").await?;
@@ -312,7 +304,7 @@ async fn what_was_prepared_without_a_database_gets_none() -> Result<()> {
 /// A database that is gone is nobody's reason to prepare a statement in another one.
 #[tokio::test]
 async fn what_was_prepared_in_a_database_that_is_gone_is_not_prepared_in_another() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&["CREATE DATABASE gone", "GRANT ALL ON gone.* TO app@'%'", "CREATE TABLE gone.x (a INT)"])
         .await?;
     cn.run(&["CREATE TABLE suite.x AS SELECT 'suite' AS a"]).await?;
@@ -332,7 +324,7 @@ async fn what_was_prepared_in_a_database_that_is_gone_is_not_prepared_in_another
 /// Whether the client may send several statements at once is what it said last, also while the move is under way.
 #[tokio::test]
 async fn several_statements_at_once_are_allowed_as_the_client_said_last() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     let shunt = twice(&cn).await?;
     let mut s = login(&shunt, &app()).await?;
     for on in [true, false, true] {
@@ -348,12 +340,14 @@ async fn several_statements_at_once_are_allowed_as_the_client_said_last() -> Res
 /// A CN that does not let its user in now is not tried again and again while there is another.
 #[tokio::test]
 async fn a_cn_that_a_session_cannot_move_to_does_not_keep_it_from_another() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     let full = own_cn(Options::new()).await?;
     full.run(&["ALTER USER app@'%' WITH MAX_USER_CONNECTIONS 1"]).await?;
     let _only = Raw::login(full.address(), &app()).await?;
-    let third = json!({ "name": "cn-3", "address": format!("localhost:{}", cn.address().port()) });
-    let group = Group::named("shared").cn("cn-1", cn.address()).cn("full", full.address()).cn_with(third);
+    let group = Group::named("shared")
+        .cn("cn-1", cn.address())
+        .cn("full", full.address())
+        .cn_by_name("cn-3", cn.address());
     let shunt = setup().group(group).set("policy.migrate.freeze_deadline", "20s").standalone().await?;
     seen(&shunt).await;
     shunt.ctl(&["cn", "drain", "full"]).await?;
@@ -381,13 +375,10 @@ async fn a_cn_that_a_session_cannot_move_to_does_not_keep_it_from_another() -> R
 /// What tells nodes apart is not carried from one to another, unless the client set it.
 #[tokio::test]
 async fn a_node_s_own_numbers_stay_with_the_node() -> Result<()> {
-    let one =
-        own_cn(Options::new().arg("--auto-increment-increment=2").arg("--auto-increment-offset=1")).await?;
-    let two =
-        own_cn(Options::new().arg("--auto-increment-increment=2").arg("--auto-increment-offset=2")).await?;
-    for cn in [&one, &two] {
-        cn.run(&["INSTALL SONAME 'metadata_lock_info'"]).await?;
-    }
+    let one = telling_cn(Options::new().arg("--auto-increment-increment=2").arg("--auto-increment-offset=1"))
+        .await?;
+    let two = telling_cn(Options::new().arg("--auto-increment-increment=2").arg("--auto-increment-offset=2"))
+        .await?;
     let group = Group::named("shared").cn("cn-1", one.address()).cn("cn-2", two.address());
     let shunt = setup().group(group).set("policy.migrate.freeze_deadline", "20s").standalone().await?;
     seen(&shunt).await;
@@ -410,7 +401,7 @@ async fn a_node_s_own_numbers_stay_with_the_node() -> Result<()> {
 /// FLUSH STATUS that is prepared makes the counter of temporary tables begin anew when nobody sees it.
 #[tokio::test]
 async fn a_temporary_table_is_not_forgotten_with_a_prepared_flush() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&["GRANT RELOAD ON *.* TO app@'%'"]).await?;
     let shunt = twice(&cn).await?;
     for by_sql in [true, false] {
@@ -437,7 +428,7 @@ async fn a_temporary_table_is_not_forgotten_with_a_prepared_flush() -> Result<()
 /// The new CN says OK and does something else: it has a lower maximum.
 #[tokio::test]
 async fn a_value_that_the_new_cn_does_not_take_as_it_is_keeps_the_session() -> Result<()> {
-    let roomy = telling_cn().await?;
+    let roomy = telling_cn(Options::new()).await?;
     let narrow = own_cn(Options::new().arg("--maximum-sort-buffer-size=2097152")).await?;
     let group = Group::named("shared").cn("cn-1", roomy.address()).cn("cn-2", narrow.address());
     let shunt = setup().group(group).set("policy.migrate.freeze_deadline", "20s").standalone().await?;
@@ -460,7 +451,7 @@ async fn a_value_that_the_new_cn_does_not_take_as_it_is_keeps_the_session() -> R
 
 #[tokio::test]
 async fn what_cannot_be_carried_keeps_the_session_and_says_why() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&[
         "CREATE TABLE suite.t (a INT) ENGINE=InnoDB",
         "CREATE TABLE suite.u (a INT) ENGINE=InnoDB",
@@ -538,7 +529,7 @@ async fn where_locks_are_not_seen_what_names_one_holds_the_session() -> Result<(
 
 #[tokio::test]
 async fn a_temporary_table_is_not_forgotten_with_the_counters() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&[
         "CREATE PROCEDURE suite.makes() CREATE TEMPORARY TABLE tmp SELECT 1 AS a",
         "GRANT RELOAD ON *.* TO app@'%'",
@@ -569,7 +560,7 @@ async fn a_temporary_table_is_not_forgotten_with_the_counters() -> Result<()> {
 
 #[tokio::test]
 async fn an_open_transaction_a_cursor_and_long_data_keep_the_session() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&["CREATE TABLE suite.t (a INT) ENGINE=InnoDB"]).await?;
     let shunt = twice(&cn).await?;
     let mut s = login(&shunt, &app()).await?;
@@ -593,14 +584,11 @@ async fn an_open_transaction_a_cursor_and_long_data_keep_the_session() -> Result
 /// The trap: an error hides that a transaction is open. The CN is asked, and the session stays.
 #[tokio::test]
 async fn a_transaction_that_an_error_hides_keeps_the_session() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&["CREATE TABLE suite.t (a INT PRIMARY KEY) ENGINE=InnoDB", "INSERT INTO suite.t VALUES (1)"])
         .await?;
-    let setup = setup().group(
-        Group::named("shared")
-            .cn("cn-1", cn.address())
-            .cn_with(json!({ "name": "cn-2", "address": format!("localhost:{}", cn.address().port()) })),
-    );
+    let setup =
+        setup().group(Group::named("shared").cn("cn-1", cn.address()).cn_by_name("cn-2", cn.address()));
     let shunt = setup.set("policy.migrate.last_result_grace", "0s").standalone().await?;
     seen(&shunt).await;
     let mut s = login(&shunt, &app()).await?;
@@ -618,7 +606,7 @@ async fn a_transaction_that_an_error_hides_keeps_the_session() -> Result<()> {
 /// A client that ends each transaction by beginning the next one moves between two of them.
 #[tokio::test]
 async fn a_begin_is_held_for_a_session_that_is_never_out_of_a_transaction() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&["CREATE TABLE suite.t (a INT) ENGINE=InnoDB"]).await?;
     let shunt = twice(&cn).await?;
     let mut s = login(&shunt, &app()).await?;
@@ -650,7 +638,7 @@ async fn a_begin_is_held_for_a_session_that_is_never_out_of_a_transaction() -> R
 /// What the last statement left is there until the next one has read it, or cannot any more.
 #[tokio::test]
 async fn warnings_and_row_counts_are_read_before_the_session_moves() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     cn.run(&["CREATE TABLE suite.t (a INT) ENGINE=InnoDB AS SELECT 1 AS a UNION SELECT 2"]).await?;
     let shunt = twice(&cn).await?;
     for (leaves, reads, expected) in [
@@ -687,7 +675,7 @@ async fn warnings_and_row_counts_are_read_before_the_session_moves() -> Result<(
 
 #[tokio::test]
 async fn an_order_that_makes_no_sense_is_told_so() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     let shunt = twice(&cn).await?;
     let s = login(&shunt, &app()).await?;
     let id = s.connection_id();
@@ -710,7 +698,7 @@ async fn an_order_that_makes_no_sense_is_told_so() -> Result<()> {
 /// The number that a client read as its connection's on the CN is another connection's once the session moved.
 #[tokio::test]
 async fn a_kill_by_a_number_of_the_old_cn_is_refused() -> Result<()> {
-    let cn = telling_cn().await?;
+    let cn = telling_cn(Options::new()).await?;
     let shunt = twice(&cn).await?;
     let mut s = login(&shunt, &app()).await?;
     let own = stand::id_on_cn(&mut s).await?;

@@ -9,7 +9,7 @@ use shunt_harness::fault_proxy::{Fault, FaultProxy, Mutation};
 use shunt_harness::mariadb::Options;
 use shunt_harness::packet::Packet;
 use shunt_harness::{Execute, Group, Raw, Shunt, command, eventually};
-use stand::{app, login, own_cn, seen, setup, shown};
+use stand::{app, login, seen, setup, shown, telling_cn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -139,8 +139,7 @@ async fn furnished(shunt: &Shunt) -> Result<(Raw, u32)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_that_fails_anywhere_leaves_the_session_where_it_was() -> Result<()> {
-    let cn = own_cn(Options::new()).await?;
-    cn.run(&["INSTALL SONAME 'metadata_lock_info'"]).await?;
+    let cn = telling_cn(Options::new()).await?;
     let (resets, mut wanted) = mpsc::unbounded_channel();
     let trap = Arc::new(Trap {
         at: AtomicUsize::new(NEVER),

@@ -1,9 +1,8 @@
 //! Whether a move leaves anything behind: in the data plane, or on the CNs.
 
-use crate::stand::{app, login, metric, own_cn, seen, sessions_left, setup};
+use crate::stand::{app, login, metric, seen, sessions_left, setup, telling_cn};
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
-use serde_json::json;
 use shunt_harness::mariadb::Options;
 use shunt_harness::{Execute, Group, MariaDb, Raw, Shunt, com, command, eventually};
 
@@ -75,11 +74,9 @@ async fn moved(shunt: &Shunt) -> Result<f64> {
 }
 
 async fn moves_leave_nothing(moves: usize) -> Result<()> {
-    let cn = own_cn(Options::new()).await?;
-    // What a statement that is prepared by SQL locks is seen by this alone.
-    cn.run(&["INSTALL SONAME 'metadata_lock_info'"]).await?;
-    let other = json!({ "name": "cn-2", "address": format!("localhost:{}", cn.address().port()) });
-    let group = Group::named("shared").cn("cn-1", cn.address()).cn_with(other);
+    // What a statement that is prepared by SQL locks is not seen otherwise.
+    let cn = telling_cn(Options::new()).await?;
+    let group = Group::named("shared").cn("cn-1", cn.address()).cn_by_name("cn-2", cn.address());
     let setup = setup().group(group).set("rehearsal.restless", true);
     let mut shunt = setup.set("policy.migrate.freeze_deadline", "20s").standalone().await?;
     seen(&shunt).await;

@@ -47,6 +47,13 @@ pub(crate) async fn own_cn(options: Options) -> Result<MariaDb> {
     Ok(cn)
 }
 
+/// A CN of a test's own that tells which locks a session holds.
+pub(crate) async fn telling_cn(options: Options) -> Result<MariaDb> {
+    let cn = own_cn(options).await?;
+    cn.run(&["INSTALL SONAME 'metadata_lock_info'"]).await?;
+    Ok(cn)
+}
+
 /// A CN whose globals switch every tracker on.
 pub(crate) async fn tracking_cn() -> Result<MariaDb> {
     own_cn(TRACKERS.into_iter().fold(Options::new(), Options::arg)).await
