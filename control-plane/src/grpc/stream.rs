@@ -160,10 +160,10 @@ impl<'a> Stream<'a> {
         let pb::Answer { id, sessions, more, killed: _, moved } = answer;
         // None: its asker has given up, or it was never asked.
         let Some(asker) = self.asked.remove(&id) else { return };
-        let _ = asker.send(match killed {
-            Outcome::Unspecified if let Some(moved) = moved => Answer::Moved(moved),
-            Outcome::Unspecified => Answer::Sessions { sessions, more },
-            outcome => Answer::Killed(outcome),
+        let _ = asker.send(match (killed, moved) {
+            (Outcome::Unspecified, Some(moved)) => Answer::Moved(moved),
+            (Outcome::Unspecified, None) => Answer::Sessions { sessions, more },
+            (outcome, _) => Answer::Killed(outcome),
         });
     }
 

@@ -30,7 +30,7 @@ pub(super) async fn run(server: &Server, command: &Cn) -> Result<Answer, Failure
         Cn::Drain(arguments) => drain::run(server, arguments).await,
         Cn::Undrain { name } => {
             let cn = server.call(cns.undrain_cn(pb::UndrainCnRequest { name: name.clone() })).await?;
-            Ok(Answer::message(&cn, format!("cn/{} {}", cn.name, cn.state().as_str_name())))
+            Ok(Answer::message(&cn, drain::told(&cn)))
         }
         Cn::Delete { name, force } => {
             let request = pb::DeleteCnRequest { name: name.clone(), force: *force, etag: String::new() };

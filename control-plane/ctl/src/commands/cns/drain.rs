@@ -52,7 +52,8 @@ pub(super) async fn run(server: &Server, arguments: &Drain) -> Result<Answer, Fa
     Ok(answer)
 }
 
-fn told(cn: &pb::Cn) -> String {
+/// A CN and its state, in words.
+pub(super) fn told(cn: &pb::Cn) -> String {
     format!("cn/{} {}", cn.name, cn.state().as_str_name())
 }
 
@@ -77,10 +78,5 @@ async fn progress(server: &Server, cn: &pb::Cn) -> Result<String, Failure> {
     } else {
         format!(", waits for {}", cn.waits_for.join(", "))
     };
-    Ok(format!(
-        "cn/{} {}: {} sessions left{pinned}{waits}",
-        cn.name,
-        cn.state().as_str_name(),
-        sessions.len()
-    ))
+    Ok(format!("{}: {} sessions left{pinned}{waits}", told(cn), sessions.len()))
 }
