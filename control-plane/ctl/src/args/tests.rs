@@ -17,6 +17,9 @@ fn every_command_of_the_contract_is_understood() {
         "shuntctl apply -f - --prune",
         "shuntctl cn list --group tp",
         "shuntctl cn get cn-1",
+        "shuntctl cn drain cn-1 --wait --timeout 60s --on-timeout hold",
+        "shuntctl cn undrain cn-1",
+        "shuntctl session move 1073741824 --to cn-2",
         "shuntctl cn register cn-4 127.0.0.1:3306 --group tp --label a=b --label a=c --zone z --weight 50",
         "shuntctl cn register cn-4 --address [::1]:3306",
         "shuntctl cn label cn-1 workload=ap zone- tier=",
@@ -59,7 +62,12 @@ fn wrong_arguments_have_exit_status_2_and_help_0() {
     for line in [
         "shuntctl",
         "shuntctl cn",
-        "shuntctl cn drain cn-1",
+        "shuntctl cn drain",
+        "shuntctl cn drain cn-1 --timeout never",
+        "shuntctl cn drain cn-1 --on-timeout kill",
+        "shuntctl cn undrain",
+        "shuntctl session move",
+        "shuntctl session move 1 --to",
         "shuntctl apply",
         "shuntctl cn label cn-1",
         "shuntctl cn label cn-1 workload",
@@ -86,4 +94,17 @@ fn wrong_arguments_have_exit_status_2_and_help_0() {
     {
         assert_eq!(parse(line).expect_err(line).exit_code(), 0, "{line}");
     }
+}
+
+#[test]
+fn a_drain_that_somebody_waits_for_or_that_ends_sessions_has_a_time() {
+    let time = |line: &str| match parse(line).unwrap().command {
+        Command::Cn(Cn::Drain(drain)) => drain.timeout(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(time("shuntctl cn drain cn-1"), None);
+    for line in ["shuntctl cn drain cn-1 --wait", "shuntctl cn drain cn-1 --on-timeout force"] {
+        assert_eq!(time(line), Some(Duration::from_secs(60)), "{line}");
+    }
+    assert_eq!(time("shuntctl cn drain cn-1 --wait --timeout 5m"), Some(Duration::from_secs(300)));
 }
