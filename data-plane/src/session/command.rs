@@ -6,6 +6,7 @@ use super::close::CloseReason;
 use super::login::{self, ASK, Asked, Denied, Proof, TRACK, TRACK_AND_ASK};
 use super::{Session, welcome};
 use crate::cn::{Asker, CnConnection, CnError, Column, Identity};
+use crate::engine::mysql::read;
 use crate::ids;
 use crate::kill::{self, Outcome};
 use crate::socket::Socket;
@@ -139,6 +140,16 @@ impl Session {
 
     /// The client may have touched the tracking variables: what it is shown follows, and the mirror goes on seeing all.
     pub(super) async fn retrack(&mut self) -> Seen {
+        let selected = self.link.mirror.left().selected();
+        // Of a user that may ask nothing it stays unknown.
+        let (found_rows, warnings) =
+            read::read_first(&self.say(&read::first_questions()).await?).unwrap_or_default();
+        self.set_trackers().await?;
+        self.say(&read::put_back(found_rows, warnings, selected)).await?;
+        Ok(())
+    }
+
+    async fn set_trackers(&mut self) -> Seen {
         let named = self.link.mirror.take_trackers_named();
         let rows = match self.ask_trackers().await {
             Ok(rows) => rows,

@@ -316,11 +316,12 @@ impl Link {
             return None;
         }
         if self.retrack {
-            if self.mirror.transaction() == Transaction::No {
+            if self.mirror.transaction() == Transaction::No && !self.mirror.left().counts_rows() {
                 self.retrack = false;
                 return Some(Event::Retrack);
             }
-            // Nothing of ours may come into a transaction. What happens meanwhile may be missed.
+            // Nothing of ours may come into a transaction, nor between a statement and its ROW_COUNT. What happens
+            // meanwhile may be missed.
             self.mirror.missed();
         }
         if self.mirror.take_ask() && self.mirror.transaction() == Transaction::No {

@@ -417,7 +417,8 @@ impl Generator<'_> {
     fn bulk(&mut self, slot: Slot) {
         self.steps.push(Step::Close(slot));
         self.steps.push(Step::Prepare(slot, "INSERT INTO u VALUES (?, ?)".into()));
-        self.statements[slot] = Some(Statement { params: 2, sent: false });
+        // To long data that follows, a bulk is what an execution is.
+        self.statements[slot] = Some(Statement { params: 2, sent: self.surface.moves });
         let base = self.rng.random_range(0..50);
         let rows =
             |n: i32| (0..n).map(|i| vec![Param::Long(base + i), Param::Long(base + 500 + i)]).collect();

@@ -223,7 +223,7 @@ impl Session {
     }
 
     /// Says `commands` to the session's CN, and hears it out.
-    pub(super) async fn say(&mut self, commands: &[Vec<u8>]) -> Result<Vec<Said>, CloseReason> {
+    pub(in crate::session) async fn say(&mut self, commands: &[Vec<u8>]) -> Result<Vec<Said>, CloseReason> {
         // The client did not ask for this: it costs nobody the session that its CN stands still here.
         let said = within_limit(TO_RESET, self.asker().converse(commands)).await;
         said.map_err(|_| CloseReason::CnGone)

@@ -36,6 +36,11 @@ impl Left {
         self.rows || self.warnings
     }
 
+    /// Whether ROW_COUNT() counts rows, which nothing can put back.
+    pub(crate) const fn counts_rows(self) -> bool {
+        self.rows
+    }
+
     /// Whether something is yet to be told to a client that is told of changes.
     pub(crate) const fn is_late(self) -> bool {
         self.late

@@ -208,3 +208,20 @@ async fn a_question_to_the_cn_leaves_no_trace() -> Result<()> {
     s.run("COMMIT").await?;
     s.quit().await
 }
+
+/// A client that touches the trackers makes Shunt ask for them: behind all that the client sent in one go.
+#[tokio::test]
+async fn a_question_for_the_trackers_leaves_no_trace() -> Result<()> {
+    let (_shunt, mut s) = session("trackers").await?;
+    for (last, then, answer) in [
+        ("DROP TABLE IF EXISTS suite.nope", "SELECT ROW_COUNT()", "0"),
+        ("DROP TABLE IF EXISTS suite.nope", "SELECT @@warning_count", "1"),
+        ("INSERT INTO suite.trackers VALUES (2), (3)", "SELECT ROW_COUNT()", "2"),
+        ("SELECT 1", "SELECT ROW_COUNT()", "-1"),
+        ("SELECT SQL_CALC_FOUND_ROWS 1 FROM seq_1_to_7 LIMIT 2", "SELECT FOUND_ROWS()", "7"),
+    ] {
+        s.pipeline(&[command::query("SET session_track_schema = ON"), command::query(last)]).await?;
+        assert_eq!(s.value(then).await?, answer, "{then} behind {last}");
+    }
+    s.quit().await
+}
