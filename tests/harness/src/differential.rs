@@ -12,8 +12,8 @@
 //!   new;
 //! - the bit SERVER_SESSION_STATE_CHANGED in EOF packets, where it says nothing that a client can use;
 //! - by a way on which sessions move: the number of a statement in the text of an error, the number of a row that an
-//!   error names, what is said of a KILL by a number of a CN that the session left, and what is
-//!   told of transactions.
+//!   error names, what is said of a KILL by a number of a CN that the session left, what is
+//!   told of transactions, and whether the first OK behind an error names the default database again.
 
 use crate::caps::Caps;
 use crate::command::{self, com};
@@ -128,7 +128,7 @@ pub async fn run_recorded(way: Way, session: &Session) -> (Transcript, Caps, Vec
     let mut player = match Raw::login(address, &login).await {
         Ok(raw) => {
             let (ids, exchanges) = (HashMap::new(), Vec::new());
-            Player { raw, ids, exchanges, refused: false, subscribed: false, moves }
+            Player { raw, ids, exchanges, refused: false, failed: false, subscribed: false, moves }
         }
         Err(error) => {
             let broken = Transcript(vec![Exchange::broken("LOGIN".into(), 0, &error)]);
@@ -151,6 +151,8 @@ struct Player {
     exchanges: Vec<Exchange>,
     /// A COM_CHANGE_USER was refused, and no OK came since.
     refused: bool,
+    /// An ERR came, and no OK since.
+    failed: bool,
     /// The client has changed what it is told of.
     subscribed: bool,
     /// Sessions may move.
@@ -253,6 +255,7 @@ impl Player {
         let told = exchange.packets.iter().any(tells);
         let refused = exchange.shape == Some(Shape::SwitchErr);
         self.refused = refused || self.refused && !told;
+        self.failed = exchange.packets.iter().any(|p| p.role == Role::Err) || self.failed && !told;
         // The trackers were switched on anew, too.
         self.subscribed |= refused;
         self.exchanges.push(exchange);
@@ -312,7 +315,9 @@ impl Player {
     /// Whether an item of session state must be the same.
     fn compares(&self, item: &[u8]) -> bool {
         let transaction = matches!(item.first(), Some(4 | 5));
-        !(self.refused || (self.subscribed || self.moves) && transaction)
+        // A statement that was prepared in another database goes there and back, which an ERR does not tell.
+        let database = item.first() == Some(&1) && self.moves && self.failed;
+        !(self.refused || database || (self.subscribed || self.moves) && transaction)
     }
 
     /// Takes out of a packet what may differ.
