@@ -156,6 +156,63 @@ impl Requests {
         if self.pending.len() == 1 { self.seq } else { 0 }
     }
 
+    /// The CN is gone: no answer to what is under way will come from it. Gives how many were awaited. What is left of a
+    /// command or a file that is being sent is for [`Requests::skip`].
+    pub fn cut(&mut self) -> usize {
+        let awaited = self.pending.len();
+        self.pending = VecDeque::new();
+        awaited
+    }
+
+    /// The sequence number behind the client's last packet.
+    #[must_use]
+    pub const fn seq_behind(&self) -> u8 {
+        self.seq.wrapping_add(1)
+    }
+
+    /// Takes from the front of `bytes` what is left of the command or the file that is being sent. Returns how many bytes
+    /// that is; where the command ends, it ends.
+    pub fn skip(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() && self.state != State::Command {
+            match self.hop(&bytes[at..]) {
+                Some(taken) => at += taken,
+                None => break,
+            }
+        }
+        at
+    }
+
+    /// One step through `rest`, which is not empty and begins no command. `None`: more must be there first.
+    fn hop(&mut self, rest: &[u8]) -> Option<usize> {
+        match self.state {
+            State::Command => Some(0),
+            State::Body { left, continued, fed } => {
+                let now = left.min(rest.len());
+                self.state = match (left - now, continued) {
+                    (0, true) => State::Continuation { fed },
+                    (0, false) => State::Command,
+                    (left, _) => State::Body { left, continued, fed },
+                };
+                Some(now)
+            }
+            State::Continuation { .. } | State::Upload { .. } => {
+                let header = Header::read(rest)?;
+                self.seq = header.seq;
+                self.state = self.further(header.len);
+                Some(HEADER)
+            }
+            State::UploadBody { left, continued } => {
+                let now = left.min(rest.len());
+                self.state = match left - now {
+                    0 => State::Upload { continued },
+                    left => State::UploadBody { left, continued },
+                };
+                Some(now)
+            }
+        }
+    }
+
     /// The response of the next command is whole.
     pub(crate) fn answered(&mut self) -> Option<Pending> {
         let pending = self.pending.pop_front();
@@ -192,33 +249,12 @@ impl Requests {
                     Ok(taken) => at += taken,
                     Err(stop) => return Ok((at, Some(stop))),
                 },
-                State::Body { left, continued, fed } => {
-                    let now = left.min(rest.len());
-                    if fed {
-                        events.more(&rest[..now]);
+                state => {
+                    let Some(taken) = self.hop(rest) else { return Ok((at, Some(Stop::Partial))) };
+                    if matches!(state, State::Body { fed: true, .. }) {
+                        events.more(&rest[..taken]);
                     }
-                    at += now;
-                    self.state = match (left - now, continued) {
-                        (0, true) => State::Continuation { fed },
-                        (0, false) => State::Command,
-                        (left, _) => State::Body { left, continued, fed },
-                    };
-                }
-                State::Continuation { .. } | State::Upload { .. } => {
-                    let Some(header) = Header::read(rest) else {
-                        return Ok((at, Some(Stop::Partial)));
-                    };
-                    at += HEADER;
-                    self.seq = header.seq;
-                    self.state = self.further(header.len);
-                }
-                State::UploadBody { left, continued } => {
-                    let now = left.min(rest.len());
-                    at += now;
-                    self.state = match left - now {
-                        0 => State::Upload { continued },
-                        left => State::UploadBody { left, continued },
-                    };
+                    at += taken;
                 }
             }
         }

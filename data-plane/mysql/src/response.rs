@@ -113,6 +113,12 @@ impl Responses {
         Self { phase, left, continued, last, last_seq, deprecate_eof, shown }
     }
 
+    /// The CN is gone: the next byte comes from another one, which answers the next command.
+    pub const fn cut(&mut self) {
+        (self.phase, self.left, self.continued, self.last, self.last_seq) =
+            (Phase::First, 0, false, false, None);
+    }
+
     /// Whether the last byte that was taken is the last of a packet.
     #[must_use]
     pub const fn is_at_packet(&self) -> bool {

@@ -6,7 +6,7 @@
 mod single;
 
 use single::is_end;
-pub use single::{BySql, begins_transaction, by_sql};
+pub use single::{BySql, begins_transaction, by_sql, is_plain};
 
 /// What a KILL ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +173,14 @@ impl Hints {
 
     /// Reads what the statement before it left: warnings, FOUND_ROWS, ROW_COUNT. Not about state of its own.
     pub const READS_LAST: Self = Self(1 << 16);
+    /// Names FOUND_ROWS. Not about state.
+    pub const NAMES_FOUND_ROWS: Self = Self(1 << 19);
+    /// Names warnings or errors of the statement before it. Not about state.
+    pub const NAMES_WARNINGS: Self = Self(1 << 20);
+    /// Assigns to something, as far as can be told: a user variable that it names may be it. Not about state.
+    pub const ASSIGNS: Self = Self(1 << 22);
+    /// Names ROW_COUNT. Not about state.
+    pub const NAMES_ROW_COUNT: Self = Self(1 << 21);
     /// Sets variables, as far as can be told. Not about state: the trackers tell.
     pub const SETS: Self = Self(1 << 18);
     /// Uses tables, so that the warnings of the statement before it are gone. Not about state.
@@ -220,6 +228,12 @@ impl Hints {
         self.0 & others.0 == others.0
     }
 
+    /// Whether any of `others` is among these.
+    #[must_use]
+    pub const fn touches(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -235,20 +249,21 @@ const WORDS: &[(&[u8], Hints)] = &[
     (b"CREATE", Hints::TABLES),
     (b"DEALLOCATE", Hints::TEXT_STATEMENTS),
     (b"DELETE", Hints::TABLES),
-    (b"DIAGNOSTICS", Hints::READS_LAST),
+    (b"DIAGNOSTICS", Hints::READS_LAST.with(Hints::NAMES_WARNINGS).with(Hints::ASSIGNS)),
     (b"DROP", Hints::TABLES),
-    (b"ERRORS", Hints::READS_LAST),
-    (b"ERROR_COUNT", Hints::READS_LAST),
+    (b"ERRORS", Hints::READS_LAST.with(Hints::NAMES_WARNINGS)),
+    (b"ERROR_COUNT", Hints::READS_LAST.with(Hints::NAMES_WARNINGS)),
     (b"EXECUTE", Hints::HIDDEN.with(Hints::READS_LAST)),
     (b"FLUSH", Hints::LOCKED_TABLES),
-    (b"FOUND_ROWS", Hints::READS_LAST),
+    (b"FOUND_ROWS", Hints::READS_LAST.with(Hints::NAMES_FOUND_ROWS)),
     (b"FROM", Hints::TABLES),
     (b"GET_LOCK", Hints::USER_LOCKS),
     (b"HANDLER", Hints::HANDLERS),
     (b"INSERT", Hints::TABLES),
+    (b"INTO", Hints::ASSIGNS),
     (b"LASTVAL", Hints::SEQUENCES),
     (b"LAST_INSERT_ID", Hints::LAST_INSERT_ID),
-    (b"LOAD", Hints::TABLES),
+    (b"LOAD", Hints::TABLES.with(Hints::ASSIGNS)),
     (b"LOCK", Hints::LOCKED_TABLES),
     (b"NEXTVAL", Hints::SEQUENCES),
     (b"NEXT", Hints::SEQUENCES),
@@ -256,12 +271,14 @@ const WORDS: &[(&[u8], Hints)] = &[
     (b"RELEASE_LOCK", Hints::USER_LOCKS),
     (b"RELEASE_ALL_LOCKS", Hints::USER_LOCKS),
     (b"REPLACE", Hints::TABLES),
-    (b"ROW_COUNT", Hints::READS_LAST),
+    // Of an INSERT that has rows no OK tells the id.
+    (b"RETURNING", Hints::LAST_INSERT_ID),
+    (b"ROW_COUNT", Hints::READS_LAST.with(Hints::NAMES_ROW_COUNT)),
     (b"SESSION_TRACK_SCHEMA", Hints::TRACKED_SCHEMA),
     (b"SESSION_TRACK_STATE_CHANGE", Hints::TRACKED_STATE),
     (b"SESSION_TRACK_SYSTEM_VARIABLES", Hints::TRACKED_VARIABLES),
     (b"SESSION_TRACK_TRANSACTION_INFO", Hints::TRACKED_TRANSACTION),
-    (b"SET", Hints::SETS),
+    (b"SET", Hints::SETS.with(Hints::ASSIGNS)),
     (b"SETVAL", Hints::SEQUENCES),
     (b"STATEMENT", Hints::VARIABLES),
     (b"SQL_CALC_FOUND_ROWS", Hints::LAST_RESULT),
@@ -270,8 +287,8 @@ const WORDS: &[(&[u8], Hints)] = &[
     (b"TRUNCATE", Hints::TABLES),
     (b"UNLOCK", Hints::LOCKED_TABLES),
     (b"UPDATE", Hints::TABLES),
-    (b"WARNINGS", Hints::READS_LAST),
-    (b"WARNING_COUNT", Hints::READS_LAST),
+    (b"WARNINGS", Hints::READS_LAST.with(Hints::NAMES_WARNINGS)),
+    (b"WARNING_COUNT", Hints::READS_LAST.with(Hints::NAMES_WARNINGS)),
     (b"XA", Hints::XA),
 ];
 
@@ -290,6 +307,9 @@ pub fn hints(text: &[u8], whole: bool) -> Hints {
                 hints = hints.with(Hints::USER_VARIABLES);
             }
             at += if system { 2 } else { 1 };
+        } else if byte == b':' && text.get(at + 1) == Some(&b'=') {
+            hints = hints.with(Hints::ASSIGNS);
+            at += 2;
         } else if is_word(byte) {
             let end = text[at..].iter().position(|byte| !is_word(*byte)).map_or(text.len(), |n| at + n);
             hints = hints.with(word_hint(&text[at..end]));
@@ -375,15 +395,16 @@ mod tests {
         for (text, hint) in [
             ("SELECT 1", Hints::none()),
             ("SELECT c FROM sbtest1 WHERE id=4711", Hints::TABLES),
-            ("show count(*) warnings", Hints::READS_LAST),
+            ("show count(*) warnings", Hints::READS_LAST.with(Hints::NAMES_WARNINGS)),
             ("SELECT @@version", Hints::none()),
-            ("SELECT @a:=1", Hints::USER_VARIABLES),
+            ("SELECT @a", Hints::USER_VARIABLES),
+            ("SELECT @a:=1", Hints::USER_VARIABLES.with(Hints::ASSIGNS)),
             ("select get_lock('x',1)", Hints::USER_LOCKS),
             ("CREATE TEMPORARY TABLE t SELECT 1", Hints::TEMPORARY_TABLES.with(Hints::TABLES)),
             ("CALL p()", Hints::HIDDEN.with(Hints::READS_LAST)),
             ("SELECT locked FROM t", Hints::TABLES),
             ("xa start 'a'", Hints::XA),
-            ("SET session_track_schema=0", Hints::TRACKED_SCHEMA.with(Hints::SETS)),
+            ("SET session_track_schema=0", Hints::TRACKED_SCHEMA.with(Hints::SETS).with(Hints::ASSIGNS)),
         ] {
             assert_eq!(hints(text.as_bytes(), true), hint, "{text}");
         }
@@ -409,7 +430,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text: Vec<u8>) {
-            let _ = (kill(&text), begins_with_kill(&text), hints(&text, true));
+            let _ = (kill(&text), begins_with_kill(&text), hints(&text, true), is_plain(&text));
         }
     }
 }

@@ -93,10 +93,45 @@ pub fn begins_transaction(text: &[u8]) -> bool {
     then.is_some_and(|(word, _)| word.eq_ignore_ascii_case(b"TRANSACTION"))
 }
 
+/// Whether `text` is plainly one SELECT, INSERT, UPDATE, DELETE or REPLACE: it ends no transaction by succeeding.
+#[must_use]
+pub fn is_plain(text: &[u8]) -> bool {
+    const PLAIN: [&[u8]; 5] = [b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"REPLACE"];
+    let Some((word, _)) = next_word(text) else { return false };
+    let semicolon = memchr::memchr(b';', text);
+    PLAIN.iter().any(|plain| word.eq_ignore_ascii_case(plain))
+        && semicolon.is_none_or(|at| is_end(&text[at..]))
+        // What is in there may be anything.
+        && memchr::memmem::find(text, b"/*!").is_none()
+        && memchr::memmem::find(text, b"/*M!").is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn plain_statements_are_told_from_all_others() {
+        for (text, plain) in [
+            ("SELECT 1", true),
+            ("/* app */ update t SET a = 1 ;", true),
+            ("INSERT INTO t VALUES (1) -- done", true),
+            ("REPLACE INTO t VALUES (1)", true),
+            ("delete from t", true),
+            ("SELECT 1; COMMIT", false),
+            ("SELECT ';'", false),
+            ("SELECT 1 /*!; COMMIT */", false),
+            ("SELECTED", false),
+            ("COMMIT", false),
+            ("CALL p()", false),
+            ("(SELECT 1)", false),
+            ("WITH a AS (SELECT 1) DELETE FROM a", false),
+            ("", false),
+        ] {
+            assert_eq!(is_plain(text.as_bytes()), plain, "{text}");
+        }
+    }
 
     #[test]
     fn statements_prepared_by_sql_are_read_where_they_are_plain() {
