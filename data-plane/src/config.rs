@@ -34,6 +34,8 @@ pub struct Config {
     pub limits: Limits,
     /// Every session moves whenever it rests. For tests and rehearsals.
     pub restless: bool,
+    /// Sessions are rebuilt as if their CN had died, before any command that lets them: for tests.
+    pub mortal: bool,
 }
 
 /// How workers wait for sockets.
@@ -123,6 +125,7 @@ impl Config {
                 .unwrap_or(false),
             limits: limits(&root.section("limits")),
             restless: root.section("rehearsal").bool("restless").unwrap_or(false),
+            mortal: root.section("rehearsal").bool("mortal").unwrap_or(false),
         }
     }
 

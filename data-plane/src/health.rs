@@ -7,7 +7,7 @@
 //! Must not know: what made a CN fail, sessions.
 
 use crate::cn::CnError;
-use crate::routing::Routing;
+use crate::routing::{Heard, Routing};
 use crate::service::{Service, ServiceError};
 use shunt_proto::cn::CnId;
 use std::collections::HashSet;
@@ -16,6 +16,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior};
+
+/// What a Galera node says that is out of its primary component, or is catching up.
+const NOT_READY: u16 = 1047;
 
 /// Probes that run at once.
 const AT_ONCE: usize = 64;
@@ -107,7 +110,10 @@ async fn check(cn: CnId, routing: Arc<Routing>, service: Service) -> CnId {
     match service.check(&cn).await {
         Ok(baseline) => routing.seen(&cn, &address, baseline),
         // One that cannot serve was noted where it was asked.
-        Err(error) => tracing::debug!(%cn, %error, "check"),
+        Err(error) => {
+            tracing::debug!(%cn, %error, "check");
+            routing.heard(&cn, &address, heard(&error));
+        }
     }
     cn
 }
@@ -119,6 +125,9 @@ async fn until_it_serves(cn: CnId, routing: Arc<Routing>, service: Service, perm
         let Ok(permit) = permits.acquire().await else { break };
         let probed = service.probe(&cn).await;
         drop(permit);
+        if let Err(error) = &probed {
+            routing.heard(&cn, &address, heard(error));
+        }
         match probed {
             Ok(baseline) => {
                 if routing.succeeded(&cn, &address, baseline) {
@@ -144,6 +153,18 @@ async fn until_it_serves(cn: CnId, routing: Arc<Routing>, service: Service, perm
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     cn
+}
+
+/// What a CN said that did not say that it serves.
+fn heard(error: &ServiceError) -> Heard {
+    match error {
+        ServiceError::Cn(CnError::Timeout(_) | CnError::Slow(_)) => Heard::Nothing,
+        ServiceError::Cn(CnError::Connect(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+            Heard::Nothing
+        }
+        ServiceError::Cn(CnError::Refused(err)) if err.code == NOT_READY => Heard::NotReady,
+        _ => Heard::Else,
+    }
 }
 
 /// Without an account, or with one that the CN refuses, nothing but a client's login can tell: it may cost one of them

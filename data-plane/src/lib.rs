@@ -7,8 +7,10 @@
 
 mod accounts;
 mod cn;
+mod code;
 pub mod config;
 mod engine;
+mod hangs;
 mod health;
 mod http;
 mod ids;
@@ -27,6 +29,7 @@ mod wire;
 mod worker;
 
 use anyhow::Context as _;
+use code::Code;
 pub use config::Config;
 use engine::mysql::catalog::Catalogs;
 use ids::SessionIds;
@@ -88,6 +91,7 @@ pub async fn run(
     let runtime = tokio::runtime::Handle::current();
     let newest = Newest::new(Arc::clone(&routing), config.limits.cn_connect, runtime.clone());
     let service = Service::new(config.cn_account.clone(), config.limits, Arc::clone(&routing), runtime);
+    let code = Code::new(Arc::clone(&routing), service.clone());
     let (workers, mailboxes) = Workers::new(config.workers);
     let (elsewhere, kills) = Elsewhere::new();
     let limits = config.limits;
@@ -97,6 +101,7 @@ pub async fn run(
         accounts: accounts::Accounts::default(),
         service: service.clone(),
         newest,
+        code,
         ids: SessionIds::open(state.join("session-ids")),
         workers,
         elsewhere,
@@ -111,6 +116,8 @@ pub async fn run(
     own(&mut tasks, "health", health::run(routing, service, to_probe));
     let client = Client::new(Arc::clone(&plane), kills, state.join("routing"));
     own(&mut tasks, "routing client", client.run());
+    own(&mut tasks, "code", code::run(Arc::clone(&plane)));
+    own(&mut tasks, "hangs", hangs::run(Arc::clone(&plane)));
     own(&mut tasks, "rebalance", rebalance::run(Arc::clone(&plane)));
     let stop_http = CancellationToken::new();
     let accepting = Arc::new(AtomicBool::new(false));

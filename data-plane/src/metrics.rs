@@ -4,8 +4,10 @@
 
 use crate::plane::Plane;
 use crate::session::close::{CloseReason, Closed};
+use crate::session::failover::verdict::Verdict;
 use crate::session::migrate::outcome::Outcome;
 use crate::session::pin::PinReason;
+use crate::session::settle::Kept;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -15,6 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use shunt_proto::cn::Health;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByResult {
@@ -63,6 +66,9 @@ pub(crate) struct Metrics {
     moves: Family<ByOutcome, Counter>,
     pinned: Family<ByReason, Counter>,
     pause: Histogram,
+    settled: Family<ByOutcome, Counter>,
+    failovers: Family<ByOutcome, Counter>,
+    outlived: Histogram,
 }
 
 impl Metrics {
@@ -84,6 +90,10 @@ impl Metrics {
             pinned: Family::default(),
             // 0.1 ms to 3.2 s.
             pause: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
+            settled: Family::default(),
+            failovers: Family::default(),
+            // 1 ms to 33 s.
+            outlived: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
         };
         let registry = &mut metrics.registry;
         registry.register("logins", "Logins that ended, by how", metrics.logins.clone());
@@ -116,6 +126,21 @@ impl Metrics {
             "How long a client may have waited in a move",
             metrics.pause.clone(),
         );
+        registry.register(
+            "settled",
+            "Times that a CN was asked what a session is that rests, by what it said",
+            metrics.settled.clone(),
+        );
+        registry.register(
+            "failovers",
+            "Sessions whose CN was lost, by what their clients saw",
+            metrics.failovers.clone(),
+        );
+        registry.register(
+            "failover_seconds",
+            "How long it took from the loss of a CN until its session went on, or ended",
+            metrics.outlived.clone(),
+        );
         metrics.begin_at_zero();
         metrics
     }
@@ -124,6 +149,12 @@ impl Metrics {
     fn begin_at_zero(&self) {
         for outcome in Outcome::WORDS {
             drop(self.moves.get_or_create(&ByOutcome { outcome: Word(outcome) }));
+        }
+        for outcome in Kept::WORDS {
+            drop(self.settled.get_or_create(&ByOutcome { outcome: Word(outcome) }));
+        }
+        for outcome in Verdict::WORDS.into_iter().chain(["lost"]) {
+            drop(self.failovers.get_or_create(&ByOutcome { outcome: Word(outcome) }));
         }
         for reason in PinReason::ALL {
             drop(self.pinned.get_or_create(&ByReason { reason: Word(reason.words()) }));
@@ -142,6 +173,17 @@ impl Metrics {
             }
             Outcome::Failed(_) => {}
         }
+    }
+
+    /// A session was settled, or could not be.
+    pub(crate) fn settled(&self, outcome: &'static str) {
+        self.settled.get_or_create(&ByOutcome { outcome: Word(outcome) }).inc();
+    }
+
+    /// A session outlived its CN, or did not.
+    pub(crate) fn failed_over(&self, outcome: &'static str, took: Duration) {
+        self.failovers.get_or_create(&ByOutcome { outcome: Word(outcome) }).inc();
+        self.outlived.observe(took.as_secs_f64());
     }
 
     fn login(&self, result: &'static str) {

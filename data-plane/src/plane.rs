@@ -1,6 +1,7 @@
 //! What all sessions of a data plane share.
 
 use crate::accounts::Accounts;
+use crate::code::Code;
 use crate::config::Config;
 use crate::engine::mysql::catalog::Catalogs;
 use crate::ids::SessionIds;
@@ -24,6 +25,8 @@ pub(crate) struct Plane {
     pub(crate) accounts: Accounts,
     pub(crate) service: Service,
     pub(crate) newest: Newest,
+    /// Whether there is code on the CNs that may touch a session's state unseen.
+    pub(crate) code: Code,
     pub(crate) ids: SessionIds,
     pub(crate) workers: Workers,
     pub(crate) elsewhere: Elsewhere,

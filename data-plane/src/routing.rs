@@ -63,6 +63,19 @@ struct CnView {
     /// Whatever a probe says, it is not up before this.
     not_before: Option<Instant>,
     baseline: Option<Arc<Baseline>>,
+    /// Since when it is of no use, and whether that is because it says nothing.
+    useless: Option<(Instant, bool)>,
+}
+
+/// What was heard of a CN that did not say that it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Not a word: it is stopped, or its host is gone.
+    Nothing,
+    /// That it is there, and cannot serve.
+    NotReady,
+    /// Something else: a connection that was refused, or closed, tells its sessions by itself.
+    Else,
 }
 
 impl State {
@@ -94,6 +107,9 @@ impl CnView {
 
 /// More than any load.
 const DOUBTED: u32 = u32::MAX - (1 << 24);
+
+/// How long a CN may say that it is not ready before its sessions leave it: a node that joins may be so for a moment.
+const NOT_READY_FOR: Duration = Duration::from_secs(1);
 
 /// How soon after coming up a failure is a relapse.
 const SOON: Duration = Duration::from_secs(10);
@@ -240,15 +256,15 @@ impl Routing {
         Ok(self.reserve(state, &matched))
     }
 
-    /// Picks another CN than `from` for a session of `request`, or `to` where that is among those it may use, and reserves
-    /// a place on it. One of `not_these` is picked only where there is no other.
+    /// Picks another CN than `from` (any, where that is absent) for a session of `request`, or `to` where that is among those
+    /// it may use, and reserves a place on it. One of `not_these` is picked only where there is no other.
     ///
     /// # Errors
     /// Why there is none, in words.
     pub(crate) fn place_elsewhere(
         self: &Arc<Self>,
         request: &Request,
-        from: &CnId,
+        from: Option<&CnId>,
         to: Option<&CnId>,
         not_these: &[CnId],
     ) -> Result<Placed, String> {
@@ -258,14 +274,14 @@ impl Routing {
         let down = |cn: &RoutedCn| state.cns.get(cn.name()).is_some_and(|view| view.health == Health::Down);
         let mut matched = route(snapshot, request, down).map_err(|refusal| refusal.to_string())?;
         if let Some(to) = to {
-            if to == from {
+            if Some(to) == from {
                 return Err(format!("the session is on {to} already"));
             }
             if !matched.cns.iter().any(|cn| cn.name() == to) {
                 return Err(format!("{to} is not among the CNs that the session may use now"));
             }
         }
-        matched.cns.retain(|cn| cn.name() != from && to.is_none_or(|to| cn.name() == to));
+        matched.cns.retain(|cn| Some(cn.name()) != from && to.is_none_or(|to| cn.name() == to));
         if matched.cns.is_empty() {
             return Err("there is no other CN that the session may use now".to_owned());
         }
@@ -273,6 +289,14 @@ impl Routing {
             matched.cns.retain(|cn| !not_these.contains(cn.name()));
         }
         Ok(self.reserve(state, &matched))
+    }
+
+    /// Whether a session of `request` that is on `from` may use another CN now.
+    pub(crate) fn has_other(&self, request: &Request, from: &CnId) -> bool {
+        let state = self.state.lock();
+        let down = |cn: &RoutedCn| state.cns.get(cn.name()).is_some_and(|view| view.health == Health::Down);
+        let matched = state.snapshot.as_ref().and_then(|snapshot| route(snapshot, request, down).ok());
+        matched.is_some_and(|matched| matched.cns.iter().any(|cn| cn.name() != from))
     }
 
     /// Picks the least loaded CN of `matched`, and reserves a place on it.
@@ -368,6 +392,38 @@ impl Routing {
         let _ = self.probes.send(cn.clone());
     }
 
+    /// `cn` at `address` was asked, and this is what was heard.
+    pub(crate) fn heard(&self, cn: &CnId, address: &str, heard: Heard) {
+        let mut state = self.state.lock();
+        if !state.is_at(cn, address) {
+            return;
+        }
+        let Some(view) = state.cns.get_mut(cn) else { return };
+        let is_silent = match heard {
+            Heard::Nothing => true,
+            Heard::NotReady => false,
+            Heard::Else => {
+                view.useless = None;
+                return;
+            }
+        };
+        if view.useless.is_none_or(|(_, was_silent)| was_silent != is_silent) {
+            view.useless = Some((Instant::now(), is_silent));
+        }
+    }
+
+    /// CNs that are of no use to sessions that are on them, and whether they are silent. One that is silent is given
+    /// `grace`.
+    pub(crate) fn useless(&self, grace: Duration) -> Vec<(CnId, bool)> {
+        let state = self.state.lock();
+        let all = state.cns.iter().filter_map(|(cn, view)| {
+            let (since, is_silent) = view.useless?;
+            let grace = if is_silent { grace } else { grace.min(NOT_READY_FOR) };
+            (since.elapsed() >= grace).then(|| (cn.clone(), is_silent))
+        });
+        all.collect()
+    }
+
     /// A probe of `cn` at `address` succeeded. False where it is avoided for a while all the same, or is elsewhere now.
     pub(crate) fn succeeded(&self, cn: &CnId, address: &str, baseline: Baseline) -> bool {
         let mut state = self.state.lock();
@@ -383,6 +439,7 @@ impl Routing {
             view.up_since = Some(Instant::now());
         }
         view.doubted = false;
+        view.useless = None;
         view.health = Health::Up;
         view.reason.clear();
         view.baseline = Some(Arc::new(baseline));
@@ -397,6 +454,7 @@ impl Routing {
             return;
         }
         let Some(view) = state.cns.get_mut(cn) else { return };
+        view.useless = None;
         if view.health != Health::Down {
             view.health = Health::Up;
             view.baseline = Some(Arc::new(baseline));

@@ -44,6 +44,8 @@ enum Question {
     Check,
     /// The native hashes that the user may have.
     Hashes(Vec<u8>),
+    /// Whether there is stored code that may touch a session's state unseen.
+    Code,
     /// End a connection, or its statement.
     Kill(Target),
 }
@@ -60,7 +62,7 @@ enum Lane {
 impl Question {
     const fn lane(&self) -> Lane {
         match self {
-            Self::Probe | Self::Check | Self::Hashes(_) => Lane::Asking,
+            Self::Probe | Self::Check | Self::Hashes(_) | Self::Code => Lane::Asking,
             Self::Kill(_) => Lane::Killing,
         }
     }
@@ -82,6 +84,8 @@ pub(crate) struct Target {
 enum Answer {
     Serves(Baseline),
     Hashes(Vec<Stage2>),
+    /// Whether there is.
+    Code(bool),
     /// Whether there was something to kill.
     Killed(bool),
 }
@@ -144,7 +148,7 @@ impl Service {
     async fn serves(&self, cn: &CnId, question: Question) -> Result<Baseline, ServiceError> {
         match self.ask(cn, question).await? {
             Answer::Serves(baseline) => Ok(baseline),
-            Answer::Hashes(_) | Answer::Killed(_) => Err(ServiceError::Busy),
+            Answer::Hashes(_) | Answer::Code(_) | Answer::Killed(_) => Err(ServiceError::Busy),
         }
     }
 
@@ -152,7 +156,15 @@ impl Service {
     pub(crate) async fn hashes(&self, cn: &CnId, user: &[u8]) -> Result<Vec<Stage2>, ServiceError> {
         match self.ask(cn, Question::Hashes(user.to_vec())).await? {
             Answer::Hashes(hashes) => Ok(hashes),
-            Answer::Serves(_) | Answer::Killed(_) => Err(ServiceError::Busy),
+            Answer::Serves(_) | Answer::Code(_) | Answer::Killed(_) => Err(ServiceError::Busy),
+        }
+    }
+
+    /// Whether there is code in the database that `cn` serves which may touch a session's state, and no tracker tells.
+    pub(crate) async fn has_code(&self, cn: &CnId) -> Result<bool, ServiceError> {
+        match self.ask(cn, Question::Code).await? {
+            Answer::Code(has) => Ok(has),
+            Answer::Serves(_) | Answer::Hashes(_) | Answer::Killed(_) => Err(ServiceError::Busy),
         }
     }
 
@@ -160,7 +172,7 @@ impl Service {
     pub(crate) async fn kill(&self, cn: &CnId, target: Target) -> Result<bool, ServiceError> {
         match self.ask(cn, Question::Kill(target)).await? {
             Answer::Killed(killed) => Ok(killed),
-            Answer::Serves(_) | Answer::Hashes(_) => Err(ServiceError::Busy),
+            Answer::Serves(_) | Answer::Hashes(_) | Answer::Code(_) => Err(ServiceError::Busy),
         }
     }
 
@@ -282,7 +294,7 @@ impl Link {
         .await
         .unwrap_or(Err(CnError::Timeout(limit)));
         if let Err(CnError::Refused(err)) = &answer {
-            self.tell_of_grants(err.code);
+            self.tell_of_grants(question, err.code);
         }
         answer
     }
@@ -315,12 +327,16 @@ impl Link {
     }
 
     /// A lack of a grant, or a wrong password, is told by name.
-    fn tell_of_grants(&mut self, code: u16) {
+    fn tell_of_grants(&mut self, question: &Question, code: u16) {
         if self.told.is_some_and(|(told, at)| told == code && at.elapsed() < TELL_AGAIN) {
             return;
         }
         self.told = Some((code, Instant::now()));
         let (cn, user) = (&self.cn, &self.account.user);
+        if matches!(question, Question::Code) && matches!(code, 1142 | 1227) {
+            let lacks = "cn_account lacks a grant: GRANT SELECT ON mysql.proc, and GRANT TRIGGER ON *.*";
+            return tracing::info!(%cn, user, "{lacks}: more sessions end with a CN that dies");
+        }
         match code {
             1045 => tracing::error!(%cn, user, "cn_account is refused: check its user and password_file"),
             1142 => tracing::error!(%cn, user, "cn_account lacks a grant: GRANT SELECT ON mysql.global_priv"),
@@ -336,6 +352,7 @@ async fn ask(connection: &mut CnConnection, question: &Question) -> Result<Answe
     match question {
         Question::Probe | Question::Check => probe(connection).await.map(Answer::Serves),
         Question::Hashes(user) => hashes(connection, user).await.map(Answer::Hashes),
+        Question::Code => has_code(connection).await.map(Answer::Code),
         Question::Kill(target) => kill(connection, target).await.map(Answer::Killed),
     }
 }
@@ -376,6 +393,29 @@ async fn hashes(connection: &mut CnConnection, user: &[u8]) -> Result<Vec<Stage2
     Ok(rows.iter().flatten().flatten().flat_map(|privileges| accounts::hashes(privileges)).collect())
 }
 
+/// What in the text of a stored function or a trigger may touch a session's state, and no tracker tells: user variables
+/// by SELECT, locks, temporary tables, sequences, statements prepared by SQL.
+const UNSEEN: &str =
+    "(^|[^@])@[^@]|get_lock|release_|temporary|nextval|lastval|setval|next +value|handler|prepare|execute";
+
+async fn has_code(connection: &mut CnConnection) -> Result<bool, CnError> {
+    let grants = connection.ask(true).rows("SHOW GRANTS").await?;
+    let sees = |grant: &Vec<u8>| gives(&String::from_utf8_lossy(grant), "TRIGGER");
+    if !grants.iter().flatten().flatten().any(sees) {
+        // Who may not see triggers finds none.
+        return Err(CnError::Refused(lacks("TRIGGER")));
+    }
+    let routines = "mysql.proc WHERE db NOT IN ('mysql', 'sys')";
+    let triggers = "information_schema.triggers WHERE trigger_schema <> 'sys'";
+    let asked = format!(
+        "SELECT (EXISTS(SELECT 1 FROM {routines} AND type = 'FUNCTION') OR EXISTS(SELECT 1 FROM {triggers})) \
+         AND (EXISTS(SELECT 1 FROM {routines} AND CONVERT(body USING utf8mb4) REGEXP '{UNSEEN}') \
+              OR EXISTS(SELECT 1 FROM {triggers} AND action_statement REGEXP '{UNSEEN}'))"
+    );
+    let rows = connection.ask(true).rows(&asked).await?;
+    Ok(rows.first().and_then(|row| row.first()?.as_deref()) != Some(b"0"))
+}
+
 async fn kill(connection: &mut CnConnection, target: &Target) -> Result<bool, CnError> {
     let Target { connection_id, port, query_only } = target;
     let found = connection
@@ -389,7 +429,7 @@ async fn kill(connection: &mut CnConnection, target: &Target) -> Result<bool, Cn
         return if sees_sessions(connection).await? {
             Ok(false)
         } else {
-            Err(CnError::Refused(lacks_process()))
+            Err(CnError::Refused(lacks("PROCESS")))
         };
     }
     let query = if *query_only { "QUERY " } else { "" };
@@ -403,20 +443,22 @@ async fn kill(connection: &mut CnConnection, target: &Target) -> Result<bool, Cn
 /// Whether the service account sees the sessions of all users.
 async fn sees_sessions(connection: &mut CnConnection) -> Result<bool, CnError> {
     let grants = connection.ask(true).rows("SHOW GRANTS").await?;
-    Ok(grants.iter().flatten().flatten().any(|grant| gives_process(&String::from_utf8_lossy(grant))))
+    Ok(grants.iter().flatten().flatten().any(|grant| gives(&String::from_utf8_lossy(grant), "PROCESS")))
 }
 
-fn gives_process(grant: &str) -> bool {
+/// Whether `grant` gives this right on everything.
+fn gives(grant: &str, wanted: &str) -> bool {
     let Some((rights, _)) = grant.strip_prefix("GRANT ").and_then(|grant| grant.split_once(" ON *.* TO "))
     else {
         return false;
     };
-    rights.split(", ").any(|right| right == "PROCESS" || right == "ALL PRIVILEGES")
+    rights.split(", ").any(|right| right == wanted || right == "ALL PRIVILEGES")
 }
 
 /// In the words of a CN.
-fn lacks_process() -> reply::Err {
-    let message = "Access denied; you need (at least one of) the PROCESS privilege(s) for this operation";
+fn lacks(right: &str) -> reply::Err {
+    let message =
+        format!("Access denied; you need (at least one of) the {right} privilege(s) for this operation");
     reply::Err::new(1227, "42000", message)
 }
 
@@ -434,7 +476,7 @@ mod tests {
             ("GRANT `PROCESS` TO `shunt`@`%`", false),
             ("GRANT SELECT ON `mysql`.`global_priv` TO `shunt`@`%`", false),
         ] {
-            assert_eq!(gives_process(grant), gives, "{grant}");
+            assert_eq!(super::gives(grant, "PROCESS"), gives, "{grant}");
         }
     }
 }

@@ -6,12 +6,15 @@
 
 pub(crate) mod close;
 mod command;
+pub(crate) mod failover;
 pub(crate) mod inbox;
 pub(crate) mod login;
 pub(crate) mod migrate;
 pub(crate) mod mirror;
 pub(crate) mod pin;
+mod rehearsal;
 pub(crate) mod relay;
+pub(crate) mod settle;
 pub(crate) mod welcome;
 
 use crate::cn::Password;
@@ -27,6 +30,7 @@ use inbox::{Farewell, Order};
 use migrate::{Moving, Wakeup};
 use relay::hold::Hold;
 use relay::{Event, Link};
+use settle::Kept;
 use shunt_proto::cn::CnId;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
@@ -117,6 +121,10 @@ struct Session {
     failed_on: Vec<CnId>,
     /// A CN did not let its user in: others are not tried.
     credentials_refused: bool,
+    /// What is known of it should its CN be lost.
+    kept: Kept,
+    /// It is to be settled when it rests.
+    settles: bool,
 }
 
 impl Session {
@@ -132,7 +140,8 @@ impl Session {
         view.show(State::Idle, mirror.pins(), 0);
         let totals = Rc::clone(&worker.totals);
         let cn = admitted.connection.stream.into_parts();
-        let link = Link::new(client.into_parts(), cn, responses, mirror, view, totals);
+        let link =
+            Link::new(client.into_parts(), cn, responses, mirror, view, totals, Rc::clone(&worker.settling));
         Self {
             worker,
             enrolled,
@@ -146,6 +155,8 @@ impl Session {
             moving: None,
             credentials_refused: false,
             failed_on: Vec::new(),
+            kept: Kept::default(),
+            settles: false,
         }
     }
 
@@ -161,7 +172,7 @@ impl Session {
     async fn run(&mut self) -> CloseReason {
         let worker = Rc::clone(&self.worker);
         let view = Rc::clone(&self.enrolled.view);
-        if worker.plane.config.restless {
+        if worker.plane.config.restless || worker.plane.config.mortal {
             self.link.hold(Hold::Rest { passed: true });
         }
         loop {
@@ -169,7 +180,11 @@ impl Session {
                 Some(_) => Box::pin(self.next_while_moving()).await,
                 None => Wakeup::Event(self.link.forward(&worker.buffer, &view.inbox).await),
             };
-            if let Err(reason) = Box::pin(self.see_to(wakeup)).await {
+            let seen = match Box::pin(self.see_to(wakeup)).await {
+                Err(CloseReason::CnGone) => Box::pin(self.cn_is_gone()).await,
+                seen => seen,
+            };
+            if let Err(reason) = seen {
                 return reason;
             }
         }
@@ -186,7 +201,7 @@ impl Session {
             Wakeup::Due => return self.due().await,
         };
         match event {
-            Event::Intercepted(packet) => self.intercepted(&packet).await,
+            Event::Intercepted(packet) => self.intercepted(&packet).await.map_err(within_a_command),
             Event::Retrack => self.retrack().await,
             Event::Ask => self.ask_for_parse(login::ASK).await.map(drop),
             Event::Suspect(code) => {
@@ -210,8 +225,12 @@ impl Session {
                 }
                 Ok(())
             }
-            Event::Rest if self.moving.is_none() => self.move_again().await,
+            Event::Order(Order::Settle) => self.settle_or_wait().await,
+            Event::Order(Order::CnIsUseless { cn, is_silent }) => self.cn_is_useless(&cn, is_silent).await,
+            Event::Rest if self.settles && self.moving.is_none() => self.settle_at_rest().await,
+            Event::Rest if self.moving.is_none() => self.rehearse_at_rest().await,
             Event::Rest => self.at_rest().await,
+            Event::Arrived if self.moving.is_none() => self.rehearse_a_death().await,
             Event::Arrived => self.arrived().await,
             Event::Begin => self.begins().await,
             Event::AtRest => match self.farewell.take() {
@@ -226,6 +245,11 @@ impl Session {
     }
 }
 
+/// A CN that is gone while a command of ours stands in place of the client's: nobody knows what came of it.
+fn within_a_command(reason: CloseReason) -> CloseReason {
+    if matches!(reason, CloseReason::CnGone) { CloseReason::CnDied } else { reason }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,6 +262,6 @@ mod tests {
     #[test]
     fn a_session_s_task_is_small() {
         let bytes = size(serve);
-        assert!(bytes <= 2048, "{bytes} bytes");
+        assert!(bytes <= 2304, "{bytes} bytes");
     }
 }

@@ -64,6 +64,8 @@ pub(crate) struct View {
     pub(crate) last_move: RefCell<Option<Box<Ended>>>,
     /// A move of it is under way, to this CN where it was told one.
     moving: RefCell<Option<Option<CnId>>>,
+    /// It waits to be settled.
+    pub(crate) is_queued: Cell<bool>,
 }
 
 impl View {
@@ -176,6 +178,7 @@ impl Sessions {
             inbox: Inbox::default(),
             last_move: RefCell::default(),
             moving: RefCell::default(),
+            is_queued: Cell::new(false),
         });
         self.views.borrow_mut().insert(id, Rc::clone(&view));
         Enrolled { sessions: Rc::clone(self), view }

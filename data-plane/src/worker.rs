@@ -13,6 +13,7 @@ use crate::session::inbox::{MoveOrder, Order};
 use crate::session::migrate::outcome::Ended;
 use crate::session::relay::{BURST, Buffer};
 use crate::session::serve;
+use crate::session::settle::queue::{self, Settling};
 use crate::sessions::{Sessions, State, Which};
 use crate::socket::By;
 use shunt_proto::cn::CnId;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::LocalOptions;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 /// What a worker is asked for.
@@ -70,6 +71,10 @@ pub(crate) struct Worker {
     pub(crate) sessions: Rc<Sessions>,
     pub(crate) buffer: Buffer,
     pub(crate) totals: Rc<Totals>,
+    /// Sessions that are to be settled.
+    pub(crate) settling: Rc<Settling>,
+    /// Sessions that may be rebuilt at once, after their CN was lost.
+    pub(crate) rebuilds: Semaphore,
     /// What every session is told, those that begin from now on too.
     pub(crate) closing: RefCell<Option<Order>>,
 }
@@ -105,6 +110,9 @@ struct One {
 /// The other ends of [`Workers`], one for each thread.
 pub(crate) type Mailbox = mpsc::UnboundedReceiver<Message>;
 
+/// Sessions of a worker that are rebuilt at once: a CN that takes over is not buried.
+const REBUILDS: usize = 16;
+
 /// Shorter than most limits that a login has.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -121,6 +129,11 @@ impl Workers {
             })
             .unzip();
         (Self { workers: workers.into() }, mailboxes)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.workers.len()
     }
 
     /// Sessions on all workers, logins included.
@@ -235,11 +248,14 @@ pub(crate) fn run(plane: Arc<Plane>, mut mailbox: Mailbox) -> std::io::Result<()
         sessions: Rc::default(),
         buffer: Rc::new(RefCell::new(vec![0; BURST])),
         totals: Rc::default(),
+        settling: Rc::default(),
+        rebuilds: Semaphore::new(REBUILDS),
         closing: RefCell::default(),
     });
     runtime.block_on(async move {
         let _ring = ring(worker.plane.config.io);
         tokio::task::spawn_local(tick());
+        tokio::task::spawn_local(queue::run(Arc::clone(&worker.plane), Rc::clone(&worker.settling)));
         while let Some(message) = mailbox.recv().await {
             worker.take(message);
             // Messages that come without a pause keep the thread from sleeping.

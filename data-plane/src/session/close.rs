@@ -40,6 +40,8 @@ pub(crate) enum CloseReason {
     ClosedByCn,
     /// The CN died, or stopped answering.
     CnDied,
+    /// The CN was lost, and the session could not go on elsewhere; why not.
+    Lost(String),
     /// The CN said what nobody asked for.
     Desync(Desync),
     /// Closed at rest, with a word.
@@ -56,7 +58,7 @@ impl CloseReason {
             Self::ClientGone | Self::InLogin(_) => "client_gone",
             Self::Denied(_) => "denied",
             Self::Violation(_) => "client_violation",
-            Self::CnGone | Self::CnDied => "cn_died",
+            Self::CnGone | Self::CnDied | Self::Lost(_) => "cn_died",
             Self::ClosedByCn => "closed_by_cn",
             Self::Desync(_) => "cn_violation",
             Self::Farewell(Farewell::Suspended(_)) => "suspended",
@@ -72,6 +74,7 @@ impl CloseReason {
             Self::Denied(err) => format!("{} {}", err.code, String::from_utf8_lossy(&err.message)),
             Self::Violation(violation) => violation.to_string(),
             Self::Desync(desync) => desync.to_string(),
+            Self::Lost(why) => why.clone(),
             _ => String::new(),
         }
     }
@@ -144,8 +147,6 @@ impl Session {
             CloseReason::ClientGone if self.link.mirror.has_quit() && !self.link.is_awaiting() => {
                 CloseReason::Quit
             }
-            CloseReason::CnGone if self.link.mirror.has_quit() => CloseReason::Quit,
-            CloseReason::CnGone => self.who_closed().await,
             reason => reason,
         };
         self.tell_client(&reason).await;
@@ -170,7 +171,7 @@ impl Session {
 
     /// Whether the CN closed this session, or died. One that answers, and whose connection ids go on from where they
     /// were, closed it.
-    async fn who_closed(&self) -> CloseReason {
+    pub(super) async fn who_closed(&self) -> CloseReason {
         let own = self.view().facts.borrow().cn_connection_id;
         let plane = self.plane();
         if plane.routing.is_down(&self.cn) {
@@ -204,6 +205,9 @@ impl Session {
                 reply::Err::new(1156, "08S01", "Got packets out of order")
             }
             // A server says nothing at all: so does a session that only waited.
+            CloseReason::Lost(why) if self.link.is_awaiting() && self.link.is_at_packet() => {
+                reply::Err::new(1053, "08S01", format!("the CN was lost, and the session with it: {why}"))
+            }
             CloseReason::CnDied if self.link.is_awaiting() && self.link.is_at_packet() => reply::Err::new(
                 1053,
                 "08S01",
@@ -224,7 +228,10 @@ impl Session {
 
     /// What the CN sees: a goodbye, or a KILL of what still runs for nobody.
     async fn leave_cn(&mut self, reason: &CloseReason) {
-        if matches!(reason, CloseReason::CnDied | CloseReason::ClosedByCn | CloseReason::Quit) {
+        if matches!(
+            reason,
+            CloseReason::CnDied | CloseReason::Lost(_) | CloseReason::ClosedByCn | CloseReason::Quit
+        ) {
             return;
         }
         if !self.link.is_awaiting() {

@@ -4,7 +4,7 @@
 
 use super::close::CloseReason;
 use super::login::{self, ASK, Asked, Denied, Proof, TRACK, TRACK_AND_ASK};
-use super::{Session, welcome};
+use super::{Session, settle, welcome};
 use crate::cn::{Asker, CnConnection, CnError, Column, Identity};
 use crate::engine::mysql::read;
 use crate::ids;
@@ -254,6 +254,8 @@ impl Session {
         super::close_if_suspended(plane, self.view());
         self.password = admitted.password;
         *self.login = welcome::Kept::of(asked);
+        // It is what this login made it.
+        self.kept = settle::Kept::AsLoggedIn;
         // What was prepared for it elsewhere is another user's.
         self.give_up_move("the user changed");
         self.tracks_itself = admitted.tracks_itself;

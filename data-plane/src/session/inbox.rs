@@ -17,6 +17,10 @@ pub(crate) enum Order {
     Kill,
     /// Close now if it is on this CN, and that drains still: it may have left meanwhile.
     LeaveOrEnd(CnId),
+    /// It is time to be settled.
+    Settle,
+    /// This CN says nothing to anybody, or that it cannot serve: see whether it serves this session.
+    CnIsUseless { cn: CnId, is_silent: bool },
     /// Move: the inbox has the particulars.
     Move,
 }
@@ -53,7 +57,8 @@ impl Inbox {
     pub(crate) fn put(&self, order: Order) {
         let mut waiting = self.order.borrow_mut();
         // What may come to nothing takes the place of nothing.
-        let yields = matches!(order, Order::LeaveOrEnd(_)) && waiting.is_some();
+        let yields = matches!(order, Order::LeaveOrEnd(_) | Order::Settle | Order::CnIsUseless { .. })
+            && waiting.is_some();
         if *waiting != Some(Order::Kill) && !yields {
             *waiting = Some(order);
         }

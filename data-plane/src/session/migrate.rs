@@ -11,17 +11,20 @@
 
 mod carry;
 pub(crate) mod outcome;
-mod target;
+pub(super) mod target;
 
 use super::Session;
 use super::close::CloseReason;
 use super::command::{TO_RESET, goodbye, within_limit};
+use super::failover::verdict;
 use super::inbox::MoveOrder;
+use super::mirror::left::Counted;
 use super::pin::PinReason;
 use super::relay::Event;
 use super::relay::hold::{Hold, SafePoint};
 use crate::cn::CnError;
 use crate::engine::mysql::read;
+use crate::engine::mysql::write::Prepared;
 use crate::sessions;
 use carry::on_cn;
 use mysql_wire::reply;
@@ -42,14 +45,14 @@ pub(super) struct Moving {
     from: CnId,
     /// Until when it must have found a rest.
     until: Instant,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// Where it goes, once that is known.
     to: Option<CnId>,
 }
 
-type Making = Pin<Box<dyn Future<Output = Result<Box<Target>, NoTarget>>>>;
+pub(super) type Making = Pin<Box<dyn Future<Output = Result<Box<Target>, NoTarget>>>>;
 
-enum Stage {
+pub(super) enum Stage {
     /// The new CN is made ready.
     Making(Making),
     /// It is: a rest is waited for. Set: it rests, and what its last statement left is kept until then.
@@ -78,24 +81,9 @@ impl Session {
         if pins != 0 {
             return self.end_move(order, &self.cn, None, Outcome::Pinned(pins));
         }
-        let Some(password) = self.password else {
-            return self.end_move(
-                order,
-                &self.cn,
-                None,
-                Outcome::Pinned(PinReason::CredentialsUnknown.bit()),
-            );
-        };
-        let luggage = Luggage {
-            login: (*self.login).clone(),
-            password,
-            client: self.view().client,
-            by: self.link.client.by(),
-            from: self.cn.clone(),
-            to: order.to.clone(),
-            failed: self.failed_on.clone(),
-            several_statements: self.link.mirror.several_statements(),
-            statements: self.to_prepare_ahead(),
+        let Some(luggage) = self.luggage(Some(self.cn.clone()), order.to.clone()) else {
+            let pins = PinReason::CredentialsUnknown.bit();
+            return self.end_move(order, &self.cn, None, Outcome::Pinned(pins));
         };
         let making = Box::pin(target::make_ready(Rc::clone(&self.worker), luggage));
         let until = Instant::now() + self.patience();
@@ -104,20 +92,19 @@ impl Session {
         self.moving = Some(Box::new(Moving { order, from, until, stage: Stage::Making(making), to: None }));
     }
 
-    /// A session that is never to stay anywhere rests: it moves, before its client's next command is looked at.
-    pub(super) async fn move_again(&mut self) -> Result<(), CloseReason> {
-        self.begin_move(MoveOrder { to: None, answer: None });
-        if let Some(Moving { stage: Stage::Making(making), .. }) = self.moving.as_deref_mut() {
-            let made = making.await;
-            self.made(made);
-        }
-        match self.moving {
-            Some(_) => self.at_rest().await,
-            None => {
-                self.link.let_pass();
-                Ok(())
-            }
-        }
+    /// What it goes elsewhere with: not to `from`, or to `to`. `None`: it cannot log in anywhere.
+    pub(super) fn luggage(&self, from: Option<CnId>, to: Option<CnId>) -> Option<Luggage> {
+        Some(Luggage {
+            login: (*self.login).clone(),
+            password: self.password?,
+            client: self.view().client,
+            by: self.link.client.by(),
+            from,
+            to,
+            failed: self.failed_on.clone(),
+            several_statements: self.link.mirror.several_statements(),
+            statements: self.to_prepare_ahead(),
+        })
     }
 
     /// How long it may take to come to rest.
@@ -252,7 +239,11 @@ impl Session {
                 self.link.let_pass();
                 Ok(())
             }
-            Err(_) => Err(CloseReason::CnGone),
+            Err(_) => {
+                // Whether the transaction before it was committed, nobody knows.
+                self.link.owe(verdict::unknown());
+                Err(CloseReason::CnGone)
+            }
         }
     }
 
@@ -297,12 +288,24 @@ impl Session {
                 return Ok(Outcome::Failed(why));
             }
         };
-        // From here on the session is on the new CN.
-        let Target { placed, connection, tracks_itself, .. } = *target;
+        self.go_on_there(*target, &point, &prepared, counted);
+        self.keep(state);
+        Ok(Outcome::Moved(begun.elapsed()))
+    }
+
+    /// The session goes on on `target`, which was given its state: the one point at which it is there.
+    pub(super) fn go_on_there(
+        &mut self,
+        target: Target,
+        point: &SafePoint,
+        prepared: &[Prepared],
+        counted: Counted,
+    ) {
+        let Target { placed, connection, tracks_itself, .. } = target;
         let (to, address) = (placed.cn.name().clone(), connection.stream.socket.local_addr());
         let connection_id = connection.greeting.connection_id;
-        let old = self.link.move_to(connection.stream.into_parts(), &point);
-        self.link.mirror.moved(counted, |id, serial| on_cn(&prepared, id, serial));
+        let old = self.link.move_to(connection.stream.into_parts(), point);
+        self.link.mirror.moved(counted, |id, serial| on_cn(prepared, id, serial));
         self.cn = to.clone();
         self.tracks_itself = tracks_itself;
         if let Some((place, _)) = &mut self.places {
@@ -317,7 +320,6 @@ impl Session {
         }
         drop(facts);
         goodbye(old);
-        Ok(Outcome::Moved(begun.elapsed()))
     }
 
     /// A move that is under way comes to nothing.
@@ -341,11 +343,11 @@ impl Session {
             _ => {}
         }
         self.end_move(order, &from, to, outcome);
-        if self.plane().config.restless { self.link.let_pass() } else { self.link.hold(Hold::No) }
+        self.link.hold(self.hold_of_rehearsal());
     }
 
     /// One outcome, told to all who want to know.
-    fn end_move(&self, order: MoveOrder, from: &CnId, to: Option<CnId>, outcome: Outcome) {
+    pub(super) fn end_move(&self, order: MoveOrder, from: &CnId, to: Option<CnId>, outcome: Outcome) {
         let view = self.view();
         let ended = Ended { from: from.clone(), to: to.or(order.to), outcome, at: SystemTime::now() };
         self.plane().metrics.moved(&ended.outcome);

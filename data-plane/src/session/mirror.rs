@@ -8,6 +8,7 @@
 
 mod heard;
 pub(crate) mod left;
+pub(crate) mod since;
 pub(crate) mod statements;
 
 use super::pin::PinReason;
@@ -17,6 +18,7 @@ use mysql_wire::reply::{self, AUTOCOMMIT, CURSOR_EXISTS, IN_TRANS, LAST_ROW_SENT
 use mysql_wire::request::{Command, Pending};
 use mysql_wire::sql::{self, BySql, Hints};
 use mysql_wire::track::{self, Change};
+use since::{Lost, Since};
 use statements::{LAST_PREPARED, MOST_TEXT, Parse, Preparing, Statement, Statements};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -79,6 +81,8 @@ pub(crate) struct Mirror {
     state_changed: bool,
     /// The text that was sent last uses tables.
     tables: bool,
+    /// It has several results.
+    several: bool,
     /// It may run code that is not seen.
     hidden: bool,
     /// It may change variables for itself alone.
@@ -89,6 +93,16 @@ pub(crate) struct Mirror {
     reports_late: bool,
     /// A question that only an OK without rows answers destroys nothing now.
     may_ask: bool,
+    /// What happened since the session's state was known whole.
+    since: Since,
+    /// What was lost with a CN that died.
+    lost: Lost,
+    /// All that is under way is plain statements.
+    plain: bool,
+    /// The one command that is under way, where another CN may answer it as well as this one.
+    again: Option<Box<[u8]>>,
+    /// The id that an OK told last.
+    insert_id: u64,
     quit: bool,
     last_status: u16,
     /// An error that says that the CN itself is unwell.
@@ -133,11 +147,17 @@ impl Mirror {
             trackers_named: Hints::none(),
             state_changed: false,
             tables: false,
+            several: false,
             hidden: false,
             varies: false,
             sets: false,
             reports_late: false,
             may_ask: false,
+            since: Since::default(),
+            lost: Lost::default(),
+            plain: true,
+            again: None,
+            insert_id: 0,
             quit: false,
             last_status: AUTOCOMMIT,
             suspect: None,
@@ -210,6 +230,69 @@ impl Mirror {
         self.transaction = if status & IN_TRANS == 0 { Transaction::No } else { Transaction::Open };
     }
 
+    /// What happened since the session's state was known whole.
+    pub(crate) const fn since(&self) -> Since {
+        self.since
+    }
+
+    /// The session's state is known whole now, or why it cannot be: what the last statement left was used up by asking.
+    pub(crate) fn settled(&mut self) {
+        self.since = Since::default();
+        self.insert_id = 0;
+        self.left.moved();
+    }
+
+    /// What was lost with a CN that died.
+    pub(crate) const fn lost(&self) -> Lost {
+        self.lost
+    }
+
+    /// Whether all that is under way is plain statements.
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// The command that is under way, where it is the only one and another CN may answer it as well as this one.
+    pub(crate) fn again(&self) -> Option<&[u8]> {
+        self.again.as_deref().filter(|_| self.sent == self.answered.wrapping_add(1))
+    }
+
+    /// The id that an OK told last since the state was known whole; 0: none did.
+    pub(crate) const fn insert_id(&self) -> u64 {
+        self.insert_id
+    }
+
+    /// The default database, where it is known.
+    pub(crate) fn database(&self) -> Option<Option<Vec<u8>>> {
+        self.statements.database_now()
+    }
+
+    /// The session's transaction isolation and the like are as they were; it commits by itself or not.
+    pub(crate) const fn commits_itself(&self) -> bool {
+        self.last_status & AUTOCOMMIT != 0
+    }
+
+    /// The CN is gone, with whatever was under way on it; but for `again`, which another one is to answer.
+    pub(crate) fn cut(&mut self, again: bool) {
+        if !again {
+            self.answered = self.sent;
+            self.preparing.clear();
+            self.preparing_text = 0;
+            self.again = None;
+        }
+        self.by_sql.clear();
+        self.last_status &= !IN_TRANS;
+        self.transaction = Transaction::No;
+        self.state_changed = false;
+        self.since.read();
+        self.lost = Lost {
+            warnings: self.left.has_warnings() || self.lost.warnings,
+            rows: self.left.counts_rows() || self.lost.rows,
+            found_rows: self.since.ran() || self.lost.found_rows,
+            insert_id: self.since.has_new_insert_id() || self.lost.insert_id,
+        };
+    }
+
     /// What the last statement left.
     pub(crate) const fn left(&self) -> Left {
         self.left
@@ -225,14 +308,24 @@ impl Mirror {
         self.left.found_warnings(any);
     }
 
+    /// What a command that begins so would read of what was lost with a CN, in words.
+    pub(crate) fn reads_lost(&self, command: Command<'_>) -> Option<&'static str> {
+        self.lost.read_by(self.hints_of(command)?)
+    }
+
+    /// What a command hints at.
+    fn hints_of(&self, command: Command<'_>) -> Option<Hints> {
+        match command.code {
+            command::QUERY => Some(sql::hints(command.body, command.whole)),
+            command::STMT_EXECUTE => Some(self.statements.hints(command.statement())),
+            _ => None,
+        }
+    }
+
     /// Whether a command that begins so takes away all that the last statement left.
     pub(crate) fn is_overwritten_by(&self, command: Command<'_>) -> bool {
-        let hints = match command.code {
-            command::QUERY if command.whole => sql::hints(command.body, true),
-            command::STMT_EXECUTE => self.statements.hints(command.statement()),
-            _ => return false,
-        };
-        self.left.is_overwritten_by(hints)
+        let seen = command.code != command::QUERY || command.whole;
+        seen && self.hints_of(command).is_some_and(|hints| self.left.is_overwritten_by(hints))
     }
 
     /// Whether the CN counted of the session what was seen of it from here, and so nothing happened unseen.
@@ -316,6 +409,11 @@ impl Mirror {
         self.several_statements
     }
 
+    /// Whether a transaction is open for certain.
+    pub(crate) const fn is_in_transaction(&self) -> bool {
+        matches!(self.transaction, Transaction::Open)
+    }
+
     /// Whether a transaction is open, or may still be: an ERR leaves one open more often than not.
     pub(crate) const fn may_be_in_transaction(&self) -> bool {
         match self.transaction {
@@ -352,6 +450,7 @@ impl Mirror {
     /// The client may have changed what nobody told of.
     pub(crate) fn missed(&mut self) {
         self.hints = self.hints.with(Hints::HIDDEN);
+        self.since.touched();
     }
 
     /// The trackers are as they should be.
@@ -376,6 +475,8 @@ impl Mirror {
         statements.reset();
         let Self { queries, several_statements, .. } = *self;
         *self = Self { statements, queries, several_statements, ..Self::new(None) };
+        // A reset gives a session what its CN has for all, and not what its login asked for.
+        self.since.touched();
     }
 
     /// Whether the CN is to be asked for the variables that parsing depends on, once: nothing that the last statement
@@ -485,8 +586,11 @@ impl Mirror {
         if !is_statement && warnings == 0 {
             return;
         }
-        // Of several commands that are under way nobody knows here which this is.
-        let tables = self.tables && self.sent == self.answered.wrapping_add(1);
+        // Of several commands that are under way nobody knows here which this is, nor of several statements of a text.
+        let tables = self.tables && !self.several && self.sent == self.answered.wrapping_add(1);
+        self.lost.rows = false;
+        self.lost.warnings &= !tables;
+        self.lost.found_rows &= !selected;
         self.left.behind(warnings > 0, tables, rows, selected);
     }
 
@@ -508,6 +612,7 @@ impl Mirror {
 
     /// A text goes to the CN.
     fn hinted(&mut self, hints: Hints) {
+        self.since.runs(hints);
         self.hints = self.hints.with(hints.state());
         self.hidden = hints.has(Hints::HIDDEN);
         self.varies = hints.has(Hints::VARIABLES);

@@ -6,12 +6,14 @@
 //!
 //! Must not know: why this CN, what becomes of a session whose relay ends.
 
+pub(crate) mod cut;
 pub(crate) mod hold;
 mod owed;
 
 use super::inbox::{Inbox, Order};
 use super::mirror::{Mirror, Transaction};
 use super::pin::PinReason;
+use super::settle::queue::Settling;
 use crate::sessions::{State, View};
 use crate::socket::Socket;
 use crate::wire::Peer;
@@ -121,6 +123,10 @@ pub(crate) struct Link {
     totals: Rc<Totals>,
     /// Of its queries, those that the totals have.
     counted: u32,
+    /// Sessions that are to be settled.
+    settling: Rc<Settling>,
+    /// Of its queries, those that there were when it was settled last.
+    settle_tried: Option<u32>,
 }
 
 /// A worker's buffer, shared by its sessions.
@@ -134,6 +140,7 @@ impl Link {
         mirror: Mirror,
         view: Rc<View>,
         totals: Rc<Totals>,
+        settling: Rc<Settling>,
     ) -> Self {
         // Nothing was asked of the CN yet: what was read ahead of it is the beginning of trouble, and seen as such.
         Self {
@@ -160,6 +167,8 @@ impl Link {
             view,
             totals,
             counted: 0,
+            settling,
+            settle_tried: None,
         }
     }
 
@@ -302,6 +311,16 @@ impl Link {
         };
         let upload = if self.requests.is_uploading() { PinReason::Upload.bit() } else { 0 };
         self.view.show(state, self.mirror.pins() | upload, queries);
+        let since = self.mirror.since();
+        let is_unsettled = since.has_new_insert_id() || since.is_unsettled(self.settling.code_may_be());
+        if is_unsettled && self.settle_tried != Some(queries) {
+            self.settling.add(&self.view, None);
+        }
+    }
+
+    /// It was settled, or could not be: it is tried again when the client asked for something more.
+    pub(crate) const fn settle_was_tried(&mut self) {
+        self.settle_tried = Some(self.mirror.queries());
     }
 
     /// What is due once everything before it is answered.
@@ -493,7 +512,7 @@ impl Link {
                 return Ok(());
             }
         }
-        if self.mirror.has_refused()
+        if (self.mirror.has_refused() || !self.mirror.lost().is_nothing())
             && self.requests.is_at_command()
             && let Some(err) = self.owes_for(bytes)
         {

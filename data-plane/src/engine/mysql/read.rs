@@ -15,6 +15,7 @@ use mysql_wire::reply::{self, IN_TRANS};
 use mysql_wire::sql::Hints;
 use mysql_wire::track::{self, Change};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// System variables and their values. Absent where the CN does not have one.
 pub(crate) type Variables = BTreeMap<Box<str>, Column>;
@@ -48,7 +49,8 @@ pub(crate) struct State {
     /// How many warnings the last statement left.
     pub(crate) warnings: u64,
     pub(crate) facts: Facts,
-    pub(crate) variables: Variables,
+    /// Shared by the sessions of a worker that have the same.
+    pub(crate) variables: Rc<Variables>,
     /// Statements that set what holds for the next transaction only.
     pub(crate) next_transaction: Vec<Vec<u8>>,
     /// The clock is stopped at `facts.timestamp`.
@@ -291,7 +293,7 @@ pub(crate) fn read(catalog: &Catalog, said: &[Said]) -> Result<State, Unreadable
         found_rows,
         warnings,
         facts,
-        variables,
+        variables: Rc::new(variables),
         next_transaction,
         is_clock_stopped,
         user_variables: Vec::new(),
@@ -324,6 +326,11 @@ fn characteristics(ok: &[u8]) -> Option<Vec<Vec<u8>>> {
 }
 
 impl State {
+    /// Of a session that has these, and did nothing yet.
+    pub(crate) fn of(facts: &Facts, variables: &Variables) -> Self {
+        Self { facts: facts.clone(), variables: Rc::new(variables.clone()), ..Self::default() }
+    }
+
     /// What is still to be asked: the values of user variables.
     pub(crate) fn further_question(&self) -> Option<Vec<u8>> {
         (!self.listed.is_empty()).then(|| user_variable::values(&self.listed))

@@ -394,7 +394,7 @@ fn system_variables(
     has_changed: &impl Fn(&[u8]) -> bool,
 ) -> Result<(), Wrong> {
     let mut late = Vec::new();
-    for (name, value) in &to.state.variables {
+    for (name, value) in to.state.variables.iter() {
         let Some(variable) = to.catalog.find(name) else {
             if has_changed(name.as_bytes()) {
                 return Err(Wrong::Missing(name.to_string()));
@@ -534,7 +534,7 @@ pub(crate) fn verify(
     let questions = said.get(..VARIABLES).unwrap_or_default();
     let (facts, variables) = read::read_variables(to.catalog, questions)?;
     let counted = read::read_counters(said, VARIABLES)?;
-    for (name, value) in &to.state.variables {
+    for (name, value) in to.state.variables.iter() {
         match variables.get(name) {
             Some(now) if now == value => {}
             Some(_) if is_own(to, name, &has_changed) => {}

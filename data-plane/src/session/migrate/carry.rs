@@ -54,7 +54,7 @@ impl Session {
     }
 
     /// Asks the old CN for the session's state. `Err`: why it stays, where it is as it was.
-    pub(super) async fn export(
+    pub(in crate::session) async fn export(
         &mut self,
         kept_until: Instant,
     ) -> Result<Result<State, Outcome>, CloseReason> {
@@ -150,7 +150,7 @@ impl Session {
     }
 
     /// Puts the session's state into the new one. `Err`: why not.
-    pub(super) async fn enter(
+    pub(in crate::session) async fn enter(
         &mut self,
         target: &mut Target,
         state: &State,

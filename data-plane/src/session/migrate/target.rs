@@ -24,12 +24,13 @@ use tokio::io::AsyncWriteExt as _;
 const TO_PREPARE: Duration = Duration::from_secs(10);
 
 /// What a session has to go elsewhere with.
-pub(super) struct Luggage {
+pub(in crate::session) struct Luggage {
     pub(super) login: Kept,
     pub(super) password: Password,
     pub(super) client: SocketAddr,
     pub(super) by: By,
-    pub(super) from: CnId,
+    /// Not there again; absent where that CN may be back.
+    pub(super) from: Option<CnId>,
     pub(super) to: Option<CnId>,
     /// CNs to which it could not move since it did last.
     pub(super) failed: Vec<CnId>,
@@ -40,16 +41,16 @@ pub(super) struct Luggage {
 
 /// A new session on another CN.
 pub(in crate::session) struct Target {
-    pub(super) placed: Placed,
-    pub(super) connection: CnConnection,
-    pub(super) catalog: Arc<Catalog>,
-    pub(super) fresh: Fresh,
+    pub(in crate::session) placed: Placed,
+    pub(in crate::session) connection: CnConnection,
+    pub(in crate::session) catalog: Arc<Catalog>,
+    pub(in crate::session) fresh: Fresh,
     /// What statements are called there that were prepared ahead.
-    pub(super) prepared: Vec<Prepared>,
-    pub(super) tracks_itself: bool,
-    pub(super) is_galera: bool,
+    pub(in crate::session) prepared: Vec<Prepared>,
+    pub(in crate::session) tracks_itself: bool,
+    pub(in crate::session) is_galera: bool,
     /// As it logged in; `None`: as its client did.
-    pub(super) several_statements: Option<bool>,
+    pub(in crate::session) several_statements: Option<bool>,
     deprecate_eof: bool,
 }
 
@@ -89,11 +90,14 @@ pub(in crate::session) enum NoTarget {
 }
 
 /// Makes one ready.
-pub(super) async fn make_ready(worker: Rc<Worker>, luggage: Luggage) -> Result<Box<Target>, NoTarget> {
+pub(in crate::session) async fn make_ready(
+    worker: Rc<Worker>,
+    luggage: Luggage,
+) -> Result<Box<Target>, NoTarget> {
     let plane = &worker.plane;
     let placed = plane
         .routing
-        .place_elsewhere(&luggage.login.request, &luggage.from, luggage.to.as_ref(), &luggage.failed)
+        .place_elsewhere(&luggage.login.request, luggage.from.as_ref(), luggage.to.as_ref(), &luggage.failed)
         .map_err(NoTarget::NoCn)?;
     let cn = placed.cn.name().clone();
     let limit = plane.config.limits.cn_connect;

@@ -5,7 +5,7 @@
 use super::statements::MOST_TEXT;
 use super::{MOST_VARIABLES, Mirror, PARSE, Transaction};
 use mysql_wire::command::{self, Kind, Shape};
-use mysql_wire::reply::{self, STATE_CHANGED};
+use mysql_wire::reply::{self, MORE_RESULTS, STATE_CHANGED};
 use mysql_wire::request::{Command, Pending, Requested};
 use mysql_wire::response::Answered;
 use mysql_wire::sql::{self, Hints};
@@ -24,6 +24,7 @@ impl Requested for Mirror {
         );
         let on_cn = if is_about_one { self.statements.on_cn(command.statement()) } else { None };
         (self.tables, self.hidden, self.varies, self.sets) = (false, false, false, false);
+        self.goes_out(command);
         match command.code {
             command::QUERY => {
                 let hints = sql::hints(command.body, command.whole);
@@ -43,7 +44,10 @@ impl Requested for Mirror {
                 let text = command.body.to_vec();
                 let hints = sql::hints(&text, command.whole);
                 self.uncounted |= hints.has(Hints::LOCKED_TABLES) && sql::may_flush(&text);
+                let since = self.since;
                 self.hinted(hints);
+                // To prepare a text runs nothing.
+                self.since = since;
                 self.await_prepare(text);
             }
             command::STMT_SEND_LONG_DATA => self.set_long_data(command.statement(), true),
@@ -58,7 +62,10 @@ impl Requested for Mirror {
                 self.tables = command.code != command::STMT_RESET && hints.has(Hints::TABLES);
                 self.trackers(hints.trackers());
             }
-            command::REFRESH => self.flushes(),
+            command::REFRESH => {
+                self.flushes();
+                self.since.touched();
+            }
             command::QUIT => self.quit = true,
             command::STMT_CLOSE => self.statements.forget(command.statement()),
             _ => {}
@@ -93,12 +100,17 @@ impl Requested for Mirror {
 impl Answered for Mirror {
     fn ok(&mut self, pending: &Pending, ok: &reply::Ok<'_>) {
         if ok.insert_id != 0 {
+            self.insert_id = ok.insert_id;
+            self.since.generated();
+            self.lost.insert_id = false;
             self.hints = self.hints.with(Hints::LAST_INSERT_ID);
         }
         if ok.warnings != 0 {
             self.hints = self.hints.with(Hints::LAST_RESULT);
         }
+        self.several |= ok.status & MORE_RESULTS != 0;
         self.leaves(pending, ok.warnings, ok.header == reply::OK && ok.affected > 0, ok.header == reply::EOF);
+        self.since.read();
         // What was not read of a text may have switched trackers: then it changed state, as a long INSERT does not.
         self.trackers_touched |= std::mem::take(&mut self.state_changed) && !pending.seen;
         self.may_ask = self.may_ask_behind(ok);
@@ -109,12 +121,14 @@ impl Answered for Mirror {
         if status & STATE_CHANGED != 0 {
             // The changes that it announces are never sent.
             self.hints = self.hints.with(Hints::VARIABLES).with(Hints::USER_VARIABLES);
+            self.since.touched();
             self.statements.doubt_parse();
             if self.may_hide() {
                 self.statements.doubt_database();
             }
         }
         self.may_ask = false;
+        self.several |= status & MORE_RESULTS != 0;
         self.leaves(pending, warnings, false, true);
         self.finished(pending, status);
     }
@@ -125,6 +139,9 @@ impl Answered for Mirror {
         self.hints = self.hints.with(Hints::VARIABLES).with(Hints::LAST_RESULT);
         self.may_ask = false;
         self.left.behind(true, false, false, true);
+        (self.lost.rows, self.lost.warnings) = (false, false);
+        // An UPDATE says SET too.
+        self.since.failed(self.may_set() && !self.plain, self.tables);
         self.named(false);
         if self.may_set() {
             self.statements.doubt_parse();
@@ -150,6 +167,15 @@ impl Answered for Mirror {
     fn change(&mut self, change: Change<'_>) {
         match change {
             Change::Variable { name, .. } => {
+                match name {
+                    // Each OK says it.
+                    b"autocommit" => self.since.explained(),
+                    b"last_insert_id" => {
+                        self.lost.insert_id = false;
+                        self.since.touched();
+                    }
+                    _ => self.since.touched(),
+                }
                 if PARSE.contains(&name) {
                     self.statements.parse_changed();
                 }
@@ -162,14 +188,23 @@ impl Answered for Mirror {
                     self.too_large = true;
                 }
             }
-            Change::Schema(database) => self.statements.use_database(database),
-            Change::State => self.state_changed = true,
+            Change::Schema(database) => {
+                self.since.explained();
+                self.statements.use_database(database);
+            }
+            Change::State => {
+                self.since.changed();
+                self.state_changed = true;
+            }
             // Asked for when it is needed: an error tells nobody that it was used up.
-            Change::Characteristics(_) => {}
+            Change::Characteristics(sql) => self.since.next_transaction(!sql.trim_ascii().is_empty()),
             Change::Transaction(letters) => {
                 self.locked_tables = letters.get(7) == Some(&b'L');
             }
-            Change::Unknown(_) => self.hints = self.hints.with(Hints::HIDDEN),
+            Change::Unknown(_) => {
+                self.since.touched();
+                self.hints = self.hints.with(Hints::HIDDEN);
+            }
         }
     }
 
@@ -181,6 +216,35 @@ impl Answered for Mirror {
 
     fn done(&mut self, _pending: &Pending) {
         self.answered = self.answered.wrapping_add(1);
+        self.again = None;
+        self.several = false;
         self.queries = self.queries.saturating_add(1);
+    }
+}
+
+impl Mirror {
+    /// Notes what another CN could make of `command`, which goes out now.
+    fn goes_out(&mut self, command: Command<'_>) {
+        let is_alone = self.sent == self.answered;
+        let is_plain = match command.code {
+            // Only in a transaction it matters.
+            _ if self.transaction != Transaction::Open => false,
+            command::QUERY => command.whole && sql::is_plain(command.body),
+            command::STMT_EXECUTE | command::STMT_BULK_EXECUTE => {
+                self.statements.is_plain(command.statement())
+            }
+            _ => command::kind(command.code) == Kind::Forward(Shape::None),
+        };
+        self.plain = is_plain && (is_alone || self.plain);
+        let is_again = matches!(
+            command.code,
+            command::PING
+                | command::STATISTICS
+                | command::INIT_DB
+                | command::FIELD_LIST
+                | command::STMT_PREPARE
+        );
+        self.again =
+            (is_again && is_alone && command.whole).then(|| [&[command.code], command.body].concat().into());
     }
 }

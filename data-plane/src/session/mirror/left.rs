@@ -41,6 +41,11 @@ impl Left {
         self.rows
     }
 
+    /// Whether there may be warnings: to ask for them takes FOUND_ROWS away, which cannot be put back beside them.
+    pub(crate) const fn has_warnings(self) -> bool {
+        self.warnings
+    }
+
     /// Whether something is yet to be told to a client that is told of changes.
     pub(crate) const fn is_late(self) -> bool {
         self.late

@@ -11,7 +11,7 @@
 //! Must not know: packets, what else the mirror knows.
 
 use mysql_wire::reply;
-use mysql_wire::sql::Hints;
+use mysql_wire::sql::{self, Hints};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -374,6 +374,21 @@ impl Statements {
         self.waiting.retain(|(_, what)| *what != For::Database);
         let name = self.database.name().clone();
         self.database = Database::Known(name);
+    }
+
+    /// The default database, where it is known.
+    pub(super) fn database_now(&self) -> Option<Option<Vec<u8>>> {
+        match &self.database {
+            Database::Known(name) => {
+                Some(name.as_ref().map(|name| name.to_vec()).filter(|name| !name.is_empty()))
+            }
+            Database::Suspected(_) => None,
+        }
+    }
+
+    /// Whether the text of statement `id` is plainly one that ends no transaction by succeeding.
+    pub(super) fn is_plain(&self, id: u32) -> bool {
+        self.get(id).and_then(|one| one.text.as_deref()).is_some_and(sql::is_plain)
     }
 
     /// The default database may be another now.

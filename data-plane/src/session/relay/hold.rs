@@ -28,6 +28,13 @@ pub(crate) enum Hold {
 #[derive(Debug)]
 pub(crate) struct SafePoint(());
 
+impl SafePoint {
+    /// A session whose CN is gone with all that was under way rests.
+    pub(super) const fn of_cut() -> Self {
+        Self(())
+    }
+}
+
 impl Link {
     /// From now on it is held so.
     pub(crate) fn hold(&mut self, hold: Hold) {
@@ -102,7 +109,7 @@ impl Link {
 }
 
 /// The command that begins `bytes`, where enough of it is there to tell what it is.
-fn beginning(bytes: &[u8]) -> Option<Command<'_>> {
+pub(super) fn beginning(bytes: &[u8]) -> Option<Command<'_>> {
     let header = Header::read(bytes)?;
     let there = &bytes[HEADER..bytes.len().min(HEADER + header.len)];
     if there.len() < header.len.min(LOOK) {

@@ -19,6 +19,8 @@ pub(super) struct Owed {
     continued: bool,
     /// Its beginning was thrown away.
     begun: bool,
+    /// A command got it. What came with that one gets it too.
+    paid: bool,
     seq: u8,
 }
 
@@ -35,14 +37,20 @@ enum Done {
 impl Link {
     /// The client's next command that has a response gets `err`.
     pub(crate) fn owe(&mut self, err: reply::Err) {
-        self.owed.get_or_insert(Box::new(Owed { err, left: 0, continued: false, begun: false, seq: 0 }));
+        let (left, continued, begun, paid, seq) = (0, false, false, false, 0);
+        self.owed.get_or_insert(Box::new(Owed { err, left, continued, begun, paid, seq }));
         self.again |= !self.client_held.is_empty();
     }
 
-    /// Whether the client's next command, which `bytes` begins, is about a statement that the CN would not prepare.
+    /// What the client's next command, which `bytes` begins, gets in place of an answer: it is about a statement that the
+    /// CN would not prepare, or reads what was lost with a CN.
     pub(super) fn owes_for(&self, bytes: &[u8]) -> Option<reply::Err> {
         if !self.requests.is_idle() {
             return None;
+        }
+        if let Some(what) = super::hold::beginning(bytes).and_then(|command| self.mirror.reads_lost(command))
+        {
+            return Some(reply::Err::new(1180, "HY000", format!("{what} was lost with the CN that knew it")));
         }
         let is_about_one = |code| matches!(code, command::STMT_EXECUTE | command::STMT_BULK_EXECUTE);
         let [_, _, _, _, code, id @ ..] = bytes else { return None };
@@ -69,12 +77,19 @@ impl Link {
                     self.requests.advance(&mut command, &mut self.mirror).map_err(Event::Violation)?;
                 super::write(&mut self.cn, &mut self.to_cn, &command[..taken], cx);
                 self.again = !self.client_held.is_empty();
+                if owed.paid && !self.again {
+                    self.owed = None;
+                }
             }
             Done::Answered => {
-                if let Some(owed) = self.owed.take() {
-                    self.to_client.extend_from_slice(&owed.err.packet(owed.seq.wrapping_add(1)));
-                }
+                self.to_client.extend_from_slice(&owed.err.packet(owed.seq.wrapping_add(1)));
                 self.again = !self.client_held.is_empty();
+                if self.again {
+                    // What came with it was sent by a client that had not heard of this.
+                    (owed.begun, owed.paid) = (false, true);
+                } else {
+                    self.owed = None;
+                }
             }
         }
         if self.client_held.is_empty() {
@@ -129,7 +144,8 @@ mod tests {
     use mysql_wire::packet;
 
     fn owed() -> Owed {
-        Owed { err: reply::Err::new(1213, "40001", "x"), left: 0, continued: false, begun: false, seq: 0 }
+        let err = reply::Err::new(1213, "40001", "x");
+        Owed { err, left: 0, continued: false, begun: false, paid: false, seq: 0 }
     }
 
     #[test]

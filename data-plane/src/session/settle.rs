@@ -1,0 +1,182 @@
+//! Settling: asking a CN what a session is while it rests, so that the death of the CN costs it nothing.
+//!
+//! What is known of a session is what it was when its CN was asked last ([`Kept`]), and that nothing has touched it since
+//! ([`super::mirror::since`]). A session that only logged in need not be asked: another login gives the same.
+//!
+//! Must not know: what is asked, when it is time ([`queue`]).
+
+pub(crate) mod queue;
+
+use super::Session;
+use super::close::CloseReason;
+use super::migrate::outcome::Outcome;
+use super::pin::PinReason;
+use super::relay::hold::Hold;
+use crate::engine::mysql::read::{self, State};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What is known of a session whose CN cannot be asked.
+#[derive(Debug, Default)]
+pub(crate) enum Kept {
+    /// It is what its login made it.
+    #[default]
+    AsLoggedIn,
+    /// The CN said this.
+    Known(Box<State>),
+    /// It cannot be on another CN: one bit for each reason.
+    Pinned(u16),
+    /// The CN would not say.
+    Unknown,
+}
+
+impl Kept {
+    /// What comes of asking, in metrics.
+    pub(crate) const WORDS: [&'static str; 3] = ["known", "pinned", "failed"];
+}
+
+/// Longer than any session lives: warnings are never asked away.
+const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Session {
+    /// It is time to settle this session, if it rests; one that never rests for long does so at its next rest.
+    pub(super) async fn settle_or_wait(&mut self) -> Result<(), CloseReason> {
+        let config = &self.plane().config;
+        // A rehearsal sees to it itself.
+        if config.restless || config.mortal {
+            return Ok(());
+        }
+        if self.moving.is_some() || self.farewell.is_some() || !self.is_unsettled() {
+            return Ok(());
+        }
+        if self.link.safe_point().is_none() {
+            self.settles = true;
+            self.link.hold(Hold::Rest { passed: true });
+            return Ok(());
+        }
+        self.settle().await
+    }
+
+    /// It rests, and was to be settled then.
+    pub(super) async fn settle_at_rest(&mut self) -> Result<(), CloseReason> {
+        self.settles = false;
+        self.link.hold(Hold::No);
+        self.settle().await
+    }
+
+    /// Whether the CN has something to say of it that is not known.
+    pub(super) fn is_unsettled(&self) -> bool {
+        let since = self.link.mirror.since();
+        since.is_unsettled(self.plane().code.may_be()) || since.has_new_insert_id()
+    }
+
+    /// Asks the CN what the session is, unless that costs its client something that it may yet read.
+    async fn settle(&mut self) -> Result<(), CloseReason> {
+        let left = self.link.mirror.left();
+        let view = &self.enrolled.view;
+        let only_insert_id = !self.link.mirror.since().is_unsettled(self.plane().code.may_be());
+        let is_late = left.is_late() && self.link.is_shown_changes();
+        let kept_until = view.idle_since() + self.plane().routing.policy().last_result_grace;
+        let is_precious = left.is_precious() && (only_insert_id || Instant::now() < kept_until);
+        if is_precious || is_late || left.has_warnings() {
+            self.link.settle_was_tried();
+            if !only_insert_id && !left.has_warnings() {
+                self.worker.settling.add(view, Some(kept_until));
+            }
+            return Ok(());
+        }
+        self.settle_now().await
+    }
+
+    /// Asks the CN what the session is, which rests.
+    pub(super) async fn settle_now(&mut self) -> Result<(), CloseReason> {
+        let selected = self.link.mirror.left().selected();
+        let [known, pinned, failed] = Kept::WORDS;
+        let outcome = match self.export(Instant::now() + FOR_GOOD).await? {
+            Ok(state) => {
+                self.say(&read::put_back(state.found_rows, 0, selected)).await?;
+                self.keep(state);
+                known
+            }
+            Err(Outcome::Pinned(pins)) => {
+                self.kept = Kept::Pinned(pins);
+                self.link.mirror.settled();
+                pinned
+            }
+            // It has warnings, which stay; or the CN would not say.
+            Err(Outcome::Failed(why)) => {
+                tracing::debug!(id = self.view().id, why, "settle");
+                self.kept = Kept::Unknown;
+                failed
+            }
+            Err(Outcome::Moved(_)) => failed,
+        };
+        self.plane().metrics.settled(outcome);
+        self.link.settle_was_tried();
+        Ok(())
+    }
+
+    /// This is what the session is.
+    pub(super) fn keep(&mut self, mut state: State) {
+        state.variables = self.worker.settling.shared(&state.variables);
+        self.kept = Kept::Known(Box::new(state));
+        self.link.mirror.settled();
+    }
+
+    /// Whether what is known of the session is enough, for all that ran since. `Err`: why not.
+    pub(super) fn is_known(&self) -> Result<(), String> {
+        let mirror = &self.link.mirror;
+        let insert_id = match &self.kept {
+            Kept::AsLoggedIn => 0,
+            Kept::Known(state) => state.facts.insert_id,
+            Kept::Pinned(pins) => return Err(PinReason::words_of(*pins).join(", ")),
+            Kept::Unknown => return Err("its state is not known".to_owned()),
+        };
+        if mirror.database().is_none() {
+            return Err("its default database is not known".to_owned());
+        }
+        let ran = mirror.since().ran();
+        if ran && insert_id != 0 {
+            return Err("its insert_id may be used up".to_owned());
+        }
+        let seeds = [&b"rand_seed1"[..], b"rand_seed2"];
+        if ran && seeds.iter().any(|name| mirror.has_changed(name)) {
+            return Err("its client set rand_seed, which runs on with every use".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What is known of the session now, for a CN on which a login gave it `fresh`. `Err`: why too little is.
+    pub(super) fn as_known(&self, fresh: &crate::engine::mysql::write::Fresh) -> Result<State, String> {
+        let mirror = &self.link.mirror;
+        let database = mirror.database().ok_or("its default database is not known")?;
+        let mut state = match &self.kept {
+            Kept::AsLoggedIn => State::of(&fresh.facts, &fresh.variables),
+            Kept::Known(state) => (**state).clone(),
+            Kept::Pinned(_) | Kept::Unknown => return Err("its state is not known".to_owned()),
+        };
+        let since = mirror.since();
+        if since.ran() {
+            // What is used, and what was used up, by every statement.
+            state.found_rows = None;
+            state.facts.rand_seed = fresh.facts.rand_seed;
+        }
+        if since.used_next_transaction() {
+            state.next_transaction.clear();
+        }
+        if mirror.insert_id() != 0 {
+            state.facts.last_insert_id = mirror.insert_id();
+        }
+        state.facts.database = database;
+        // What a login's OK says of it is from before `init_connect`.
+        if mirror.queries() > 0 {
+            state.facts.autocommit = mirror.commits_itself();
+        }
+        // The CN numbered the session; its client did not.
+        if matches!(self.kept, Kept::AsLoggedIn) {
+            state.facts.thread = u64::from(self.view().facts.borrow().cn_connection_id);
+        }
+        state.warnings = 0;
+        Ok(state)
+    }
+}
