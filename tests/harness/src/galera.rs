@@ -75,6 +75,15 @@ impl Galera {
         self.signal(n, Signal::CONT)
     }
 
+    /// Kills a node at once (SIGKILL); its data stays.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn kill(&self, n: u16) -> Result<()> {
+        let (node, dir) = (n.to_string(), self.folder.display().to_string());
+        tokio::task::spawn_blocking(move || script(&["kill-node", &node, "--dir", &dir])).await?
+    }
+
     fn signal(&self, n: u16, signal: Signal) -> Result<()> {
         let pid = std::fs::read_to_string(self.folder.join(format!("cn-{n}/pid")))?;
         let pid = Pid::from_raw(pid.trim().parse()?).context("no process id")?;

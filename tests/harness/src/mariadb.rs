@@ -214,8 +214,9 @@ impl MariaDb {
     pub async fn service_account(&self) -> Result<()> {
         self.run(&[
             "CREATE OR REPLACE USER shunt@'%' IDENTIFIED BY 'shunt'",
-            "GRANT PROCESS, CONNECTION ADMIN ON *.* TO shunt@'%'",
+            "GRANT PROCESS, CONNECTION ADMIN, TRIGGER ON *.* TO shunt@'%'",
             "GRANT SELECT ON mysql.global_priv TO shunt@'%'",
+            "GRANT SELECT ON mysql.proc TO shunt@'%'",
         ])
         .await
     }
@@ -252,6 +253,11 @@ impl MariaDb {
     pub async fn stop(&mut self) -> Result<()> {
         let mut process = self.process.take().context("not running")?;
         process.terminate(patience()).await.map(drop)
+    }
+
+    /// Whether it was neither killed nor stopped.
+    pub const fn runs(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Starts it again on the same data and port.

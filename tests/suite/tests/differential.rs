@@ -196,29 +196,29 @@ async fn shunt_does_not_differ_from_a_cn_as_it_comes() -> Result<()> {
     Comparison::new(&cn, shunt.address(), patience()).await?.must_agree(seeds(500)).await
 }
 
-/// Two names of one CN: a move goes to another session of the server that has the data.
-async fn restless(cn: &MariaDb, io: &str) -> Result<Shunt> {
+/// Two names of one CN: a move, and a session that is rebuilt, go to another session of the server that has the data.
+async fn rehearsal(of: &str, cn: &MariaDb, io: &str) -> Result<Shunt> {
     cn.service_account().await?;
     let group = Group::named("shared").cn("cn-1", cn.address()).cn_by_name("cn-2", cn.address());
-    let setup = Setup::new().group(group).cn_account("shunt", "shunt").set("rehearsal.restless", true);
+    let setup = Setup::new().group(group).cn_account("shunt", "shunt").set(&format!("rehearsal.{of}"), true);
     // Nothing may be lost, however long a session is looked at; and a busy machine is no reason to stay.
     let setup =
         setup.set("policy.migrate.last_result_grace", "1h").set("policy.migrate.freeze_deadline", "20s");
     setup.set("mysql.io", io).standalone().await
 }
 
-/// What the metrics say of moves: a count for each outcome and reason.
-async fn moves(shunt: &mut Shunt) -> Result<BTreeMap<String, f64>> {
+/// What the metrics say whose names begin so: a count for each outcome and reason.
+async fn counts(shunt: &mut Shunt, name: &str) -> Result<BTreeMap<String, f64>> {
     let metrics = shunt.plane("standalone").metrics().await?;
     let counts = metrics.lines().filter_map(|line| {
-        let (name, count) = line.strip_prefix("shunt_data_moves")?.rsplit_once(' ')?;
+        let (name, count) = line.strip_prefix(name)?.rsplit_once(' ')?;
         Some((name.to_owned(), count.parse().ok()?))
     });
     Ok(counts.collect())
 }
 
-/// Of the moves that nothing pinned, nearly all are done.
-fn must_have_moved(counts: &BTreeMap<String, f64>) -> Result<()> {
+/// Of what was tried, nearly all went well.
+fn must_be_most(counts: &BTreeMap<String, f64>, well: &str, badly: &str) -> Result<()> {
     for (what, count) in counts {
         println!("{count:>8} {what}");
     }
@@ -228,8 +228,8 @@ fn must_have_moved(counts: &BTreeMap<String, f64>) -> Result<()> {
             .find(|(what, _)| what.contains(&format!("outcome=\"{outcome}\"")))
             .map_or(0.0, |(_, n)| *n)
     };
-    let (moved, failed) = (of("moved"), of("failed"));
-    ensure!(moved > 0.0 && moved >= 0.95 * (moved + failed), "{moved} moved, {failed} failed");
+    let (done, failed) = (of(well), of(badly));
+    ensure!(done > 0.0 && done >= 0.95 * (done + failed), "{done} {well}, {failed} {badly}");
     Ok(())
 }
 
@@ -239,12 +239,29 @@ async fn a_session_that_moves_between_any_two_commands_does_not_differ() -> Resu
     for (trackers, io, half) in [(true, "io_uring", 0), (false, "epoll", 1)] {
         let cn = cn(trackers).await?;
         cn.run(&["INSTALL SONAME 'metadata_lock_info'"]).await?;
-        let mut shunt = restless(&cn, io).await?;
+        let mut shunt = rehearsal("restless", &cn, io).await?;
         let seeds = seeds(2000).into_iter().filter(|seed| number("SEED").is_some() || seed / 4 % 2 == half);
         let comparison = Comparison::new(&cn, shunt.address(), patience()).await?.with_moves();
         let compared = comparison.must_agree(seeds.collect()).await;
-        let counts = moves(&mut shunt).await?;
-        must_have_moved(&counts)?;
+        let counts = counts(&mut shunt, "shunt_data_moves").await?;
+        must_be_most(&counts, "moved", "failed")?;
+        compared?;
+    }
+    Ok(())
+}
+
+/// A session whose CN seems to die between any two commands answers what one answers whose CN lives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_outlives_its_cn_between_any_two_commands_does_not_differ() -> Result<()> {
+    for (trackers, io, half) in [(true, "epoll", 0), (false, "io_uring", 1)] {
+        let cn = cn(trackers).await?;
+        cn.run(&["INSTALL SONAME 'metadata_lock_info'"]).await?;
+        let mut shunt = rehearsal("mortal", &cn, io).await?;
+        let seeds = seeds(2000).into_iter().filter(|seed| number("SEED").is_some() || seed / 4 % 2 == half);
+        let comparison = Comparison::new(&cn, shunt.address(), patience()).await?.with_moves();
+        let compared = comparison.must_agree(seeds.collect()).await;
+        let counts = counts(&mut shunt, "shunt_data_failovers").await?;
+        must_be_most(&counts, "unnoticed", "lost")?;
         compared?;
     }
     Ok(())

@@ -104,6 +104,10 @@ pub(super) fn housekeeping(received: &Received, passwords: &HashMap<String, Stri
         let rows = passwords.keys().filter(named).map(|user| vec![hash(user)]).collect();
         return Some(Answer::Rows(vec!["Priv".into()], rows));
     }
+    if text.starts_with("SELECT (EXISTS(SELECT 1 FROM mysql.proc") {
+        // There is no stored code here.
+        return Some(Answer::row(&["stored code"], &["0"]));
+    }
     if text.starts_with("SELECT @@") {
         let columns: Vec<String> =
             text["SELECT ".len()..].split(',').map(|name| name.trim().to_owned()).collect();

@@ -1,9 +1,11 @@
 //! A CN that ends a session, and a CN that dies.
 
-use crate::stand::{app, id_on_cn, is_in_state, login, metric, own_cn, shared_cn, shunt_before};
+use crate::stand::{
+    app, group_of, id_on_cn, is_in_state, login, metric, own_cn, seen, setup, shared_cn, shunt_before,
+};
 use anyhow::Result;
 use shunt_harness::mariadb::Options;
-use shunt_harness::{Shunt, command, eventually};
+use shunt_harness::{MariaDb, Shunt, command, eventually};
 
 async fn closed_because(shunt: &Shunt, reason: &str, times: f64) {
     eventually(&format!("{times} sessions closed because of {reason}"), async || {
@@ -12,6 +14,14 @@ async fn closed_because(shunt: &Shunt, reason: &str, times: f64) {
         Ok(())
     })
     .await;
+}
+
+/// Shunt in front of a CN that no other one takes over from.
+async fn alone(cn: &MariaDb) -> Result<Shunt> {
+    let setup = setup().group(group_of(&[cn])).set("policy.migrate.wait_for_cn", "0s");
+    let shunt = setup.standalone().await?;
+    seen(&shunt).await;
+    Ok(shunt)
 }
 
 /// As the CN would: closed without a word, idle or in the middle of a query.
@@ -58,7 +68,7 @@ async fn a_session_that_idles_too_long_is_closed_as_its_cn_does() -> Result<()> 
 #[tokio::test]
 async fn a_cn_that_dies_is_told_to_who_waits_for_it() -> Result<()> {
     let mut cn = own_cn(Options::new()).await?;
-    let shunt = shunt_before(&[&cn]).await?;
+    let shunt = alone(&cn).await?;
     let mut idle = login(&shunt, &app()).await?;
     let mut busy = login(&shunt, &app()).await?;
     let mut between = login(&shunt, &app()).await?;
@@ -93,7 +103,7 @@ async fn a_cn_that_dies_is_told_to_who_waits_for_it() -> Result<()> {
 #[tokio::test]
 async fn a_result_that_is_cut_off_ends_without_a_word() -> Result<()> {
     let mut cn = own_cn(Options::new()).await?;
-    let shunt = shunt_before(&[&cn]).await?;
+    let shunt = alone(&cn).await?;
     let mut s = login(&shunt, &app()).await?;
     // More than all the buffers on the way hold.
     s.send(&command::query("SELECT REPEAT('x', 1000000) FROM seq_1_to_1000")).await?;

@@ -14,10 +14,11 @@ use tokio::sync::OnceCell;
 pub(crate) const DATABASE: &str = "suite";
 
 /// The least that the service account needs.
-const SERVICE: [&str; 3] = [
+const SERVICE: [&str; 4] = [
     "CREATE USER shunt@'127.%' IDENTIFIED BY 'secret'",
     "GRANT SELECT ON mysql.global_priv TO shunt@'127.%'",
-    "GRANT PROCESS, CONNECTION ADMIN ON *.* TO shunt@'127.%'",
+    "GRANT SELECT ON mysql.proc TO shunt@'127.%'",
+    "GRANT PROCESS, CONNECTION ADMIN, TRIGGER ON *.* TO shunt@'127.%'",
 ];
 
 /// Makes a CN report every change of state to every session, as its operator should.

@@ -1,0 +1,104 @@
+//! CNs that die and CNs that hang, and what the clients of the sessions on them see.
+//!
+//! Two servers with the same accounts and tables stand for CNs that share their storage, where no row matters that one
+//! of them wrote.
+
+#[path = "failover/fleet.rs"]
+mod fleet;
+#[path = "failover/idle.rs"]
+mod idle;
+mod stand;
+#[path = "failover/under_way.rs"]
+mod under_way;
+
+use anyhow::{Context as _, Result, ensure};
+use shunt_harness::mariadb::Options;
+use shunt_harness::{Group, MariaDb, Raw, Setup, Shunt, eventually};
+use stand::{app, login, metric, own_cn, seen, setup, shown};
+
+/// Two servers with the same tables.
+struct Two {
+    cns: [MariaDb; 2],
+}
+
+impl Two {
+    async fn start() -> Result<Self> {
+        // They are killed, and must have their data whole.
+        let options =
+            || Options::new().arg("--innodb-doublewrite=1").arg("--innodb-flush-log-at-trx-commit=2");
+        let cns = [own_cn(options()).await?, own_cn(options()).await?];
+        for cn in &cns {
+            cn.run(&["CREATE TABLE suite.t (id INT AUTO_INCREMENT PRIMARY KEY, v INT)"]).await?;
+        }
+        Ok(Self { cns })
+    }
+
+    /// Shunt in front of both, set up by `with` besides.
+    async fn shunt(&self, with: impl FnOnce(Setup) -> Setup) -> Result<Shunt> {
+        let [one, two] = &self.cns;
+        let group = Group::named("shared").cn("cn-1", one.address()).cn_by_name("cn-2", two.address());
+        let shunt = with(setup().group(group)).standalone().await?;
+        seen(&shunt).await;
+        Ok(shunt)
+    }
+
+    /// The same, where one of them may be down.
+    async fn shunt_before_what_is_left(&self, with: impl FnOnce(Setup) -> Setup) -> Result<Shunt> {
+        let [one, two] = &self.cns;
+        let group = Group::named("shared").cn("cn-1", one.address()).cn_by_name("cn-2", two.address());
+        with(setup().group(group)).standalone().await
+    }
+
+    /// Starts again what was killed, and waits until Shunt uses it.
+    async fn revive(&mut self, shunt: &Shunt) -> Result<()> {
+        for cn in self.cns.iter_mut().filter(|cn| !cn.runs()) {
+            cn.restart().await?;
+        }
+        seen(shunt).await;
+        Ok(())
+    }
+
+    /// The CN that a session is on.
+    async fn of(&mut self, shunt: &Shunt, session: &Raw) -> Result<&mut MariaDb> {
+        let on = shown(shunt, session).await?["cn"].as_str().context("no cn")?.to_owned();
+        Ok(&mut self.cns[usize::from(on == "cn-2")])
+    }
+}
+
+/// Waits until CNs were asked so often what a session is.
+async fn settled(shunt: &Shunt, times: f64) {
+    eventually(&format!("{times} settled"), async || {
+        let n = metric(shunt, 0, "shunt_data_settled_total", "known").await?;
+        ensure!(n >= times, "{n}");
+        anyhow::Ok(())
+    })
+    .await;
+}
+
+/// Waits until so many failovers ended so.
+async fn failed_over(shunt: &Shunt, outcome: &str, times: f64) {
+    eventually(&format!("{times} {outcome}"), async || {
+        let n = metric(shunt, 0, "shunt_data_failovers_total", &format!("\"{outcome}\"")).await?;
+        ensure!(n == times, "{n}");
+        anyhow::Ok(())
+    })
+    .await;
+}
+
+/// So many sessions on the CN that `session` is on: of twice as many and one, half are.
+async fn beside(shunt: &Shunt, session: &Raw, n: usize) -> Result<Vec<Raw>> {
+    let on = shown(shunt, session).await?["cn"].clone();
+    let mut all = Vec::new();
+    for _ in 0..2 * n + 1 {
+        all.push(login(shunt, &app()).await?);
+    }
+    let mut beside = Vec::new();
+    for one in all {
+        if shown(shunt, &one).await?["cn"] == on {
+            beside.push(one);
+        }
+    }
+    ensure!(beside.len() >= n, "{} on {on}", beside.len());
+    beside.truncate(n);
+    Ok(beside)
+}

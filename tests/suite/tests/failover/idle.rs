@@ -1,0 +1,217 @@
+//! Sessions that wait for their clients: these notice nothing, or are closed as the server would.
+
+use crate::stand::{DATABASE, app, is_in_state, is_pinned, login, metric, shown};
+use crate::{Two, beside, failed_over, settled};
+use anyhow::{Result, ensure};
+use shunt_harness::{Param, Raw, command, eventually};
+
+/// All that a session was given, as its client reads it.
+async fn state(s: &mut Raw) -> Result<Vec<Option<String>>> {
+    let asked = "SELECT @a, HEX(@b), @@time_zone, @@sql_mode LIKE '%ANSI%', @@collation_connection, \
+                 @@character_set_results, DATABASE(), @@autocommit, LAST_INSERT_ID()";
+    Ok(s.query(asked).await?.success()?.rows()?.remove(0))
+}
+
+#[tokio::test]
+async fn a_session_with_state_goes_on_as_it_was() -> Result<()> {
+    let mut two = Two::start().await?;
+    let shunt = two.shunt(|setup| setup).await?;
+    let mut s = login(&shunt, &app().deprecate_eof(true)).await?;
+    s.run("INSERT INTO t (v) VALUES (1), (2)").await?;
+    s.run("SET NAMES latin1 COLLATE latin1_german2_ci, sql_mode = 'ANSI'").await?;
+    s.run("SET @a = 1.50, @b = X'00FF', time_zone = '+05:30'").await?;
+    let prepared = s.prepare("SELECT ? + 1, DATABASE()").await?;
+    let answer = s.execute(prepared, &[Param::Long(6)]).await?.success()?;
+    s.run("USE information_schema").await?;
+    let before = state(&mut s).await?;
+    settled(&shunt, 1.0).await;
+    two.of(&shunt, &s).await?.kill()?;
+    assert_eq!(state(&mut s).await?, before);
+    assert_eq!(s.execute(prepared, &[Param::Long(6)]).await?.success()?.packets, answer.packets);
+    let told = shown(&shunt, &s).await?;
+    ensure!(told["lastMove"]["outcome"] == "moved" && told["lastMove"]["to"] == told["cn"], "{told}");
+    failed_over(&shunt, "unnoticed", 1.0).await;
+    s.quit().await
+}
+
+/// What was set and not asked for yet, or cannot be carried, is not lost silently: the session ends, as on a server that
+/// dies.
+#[tokio::test]
+async fn a_session_that_is_not_known_ends() -> Result<()> {
+    let mut two = Two::start().await?;
+    let shunt = two.shunt(|setup| setup.set("policy.migrate.settle_after", "1h")).await?;
+    let mut unasked = login(&shunt, &app()).await?;
+    unasked.run("SET @a = 1").await?;
+    let mut pinned = beside(&shunt, &unasked, 1).await?.remove(0);
+    pinned.run("SELECT GET_LOCK('a', 0)").await?;
+    two.of(&shunt, &unasked).await?.kill()?;
+    unasked.closed().await?;
+    pinned.closed().await?;
+    failed_over(&shunt, "lost", 2.0).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_that_only_logged_in_or_used_tables_need_not_be_asked() -> Result<()> {
+    let mut two = Two::start().await?;
+    let shunt = two.shunt(|setup| setup.set("policy.migrate.settle_after", "1h")).await?;
+    let mut fresh = login(&shunt, &app()).await?;
+    let mut used = beside(&shunt, &fresh, 1).await?.remove(0);
+    used.run("SET autocommit = 0").await?;
+    used.run("INSERT INTO t (v) VALUES (1)").await?;
+    used.run("COMMIT").await?;
+    assert!(used.query("SELECT nope").await?.err().is_some());
+    two.of(&shunt, &fresh).await?.kill()?;
+    assert_eq!(fresh.value("SELECT DATABASE()").await?, DATABASE);
+    assert_eq!(used.value("SELECT @@autocommit").await?, "0");
+    // What its last statements left is gone with their CN, and not told wrong.
+    for lost in ["SELECT LAST_INSERT_ID()"] {
+        let err = used.query(lost).await?.err().expect("an ERR");
+        assert_eq!((err.code, err.sqlstate.as_str()), (1180, "HY000"), "{lost}: {err}");
+    }
+    used.run("INSERT INTO t (v) VALUES (1)").await?;
+    used.run("SELECT LAST_INSERT_ID()").await?;
+    failed_over(&shunt, "unnoticed", 2.0).await;
+    Ok(())
+}
+
+/// A trigger may set a user variable, which nothing tells of: where there is one, tables are no proof of harmlessness.
+#[tokio::test]
+async fn code_on_the_cn_makes_it_be_asked_after_every_statement() -> Result<()> {
+    let mut two = Two::start().await?;
+    for cn in &two.cns {
+        cn.run(&["CREATE FUNCTION suite.hides() RETURNS INT BEGIN SELECT 7 INTO @hidden; RETURN 1; END"])
+            .await?;
+    }
+    let shunt = two.shunt(|setup| setup.set("policy.migrate.settle_after", "1h")).await?;
+    let mut s = login(&shunt, &app()).await?;
+    s.run("SELECT hides()").await?;
+    two.of(&shunt, &s).await?.kill()?;
+    s.closed().await?;
+    failed_over(&shunt, "lost", 1.0).await;
+
+    two.revive(&shunt).await?;
+    let shunt = two.shunt(|setup| setup).await?;
+    let mut s = login(&shunt, &app()).await?;
+    s.run("SELECT hides()").await?;
+    settled(&shunt, 1.0).await;
+    two.of(&shunt, &s).await?.kill()?;
+    assert_eq!(s.value("SELECT @hidden").await?, "7");
+    s.quit().await
+}
+
+/// 0 errors, every state right on the next query.
+#[tokio::test]
+async fn five_hundred_sessions_with_state_notice_nothing() -> Result<()> {
+    let mut two = Two::start().await?;
+    let shunt = two.shunt(|setup| setup).await?;
+    let mut sessions = Vec::new();
+    for n in 0..500 {
+        let mut s = login(&shunt, &app()).await?;
+        s.run(format!("SET @a = {n}.25, @b = X'00FF', time_zone = '+0{}:00'", n % 10)).await?;
+        let prepared = s.prepare(format!("SELECT {n} + ?")).await?;
+        let answer = s.execute(prepared, &[Param::Long(1)]).await?.success()?.packets;
+        s.run(if n % 2 == 0 { "USE information_schema" } else { "SET NAMES latin1" }).await?;
+        let before = state(&mut s).await?;
+        sessions.push((s, before, prepared, answer));
+    }
+    eventually("all are settled", async || {
+        let n = metric(&shunt, 0, "shunt_data_settled_total", "known").await?;
+        ensure!(n >= 500.0, "{n}");
+        anyhow::Ok(())
+    })
+    .await;
+    two.cns[0].kill()?;
+    for (s, before, prepared, answer) in &mut sessions {
+        assert_eq!(&state(s).await?, before);
+        assert_eq!(&s.execute(*prepared, &[Param::Long(1)]).await?.success()?.packets, answer);
+    }
+    failed_over(&shunt, "lost", 0.0).await;
+    let unnoticed = metric(&shunt, 0, "shunt_data_failovers_total", "unnoticed").await?;
+    ensure!((200.0..=300.0).contains(&unnoticed), "{unnoticed} of 500 were on it");
+    Ok(())
+}
+
+/// A CN that ends a session on purpose is no CN that died.
+#[tokio::test]
+async fn a_session_that_its_cn_kills_is_not_revived() -> Result<()> {
+    let mut two = Two::start().await?;
+    let shunt = two.shunt(|setup| setup).await?;
+    let mut s = login(&shunt, &app()).await?;
+    let id = s.value("SELECT CONNECTION_ID()").await?;
+    two.of(&shunt, &s).await?.run(&[&format!("KILL {id}")]).await?;
+    s.closed().await?;
+    failed_over(&shunt, "unnoticed", 0.0).await;
+    Ok(())
+}
+
+/// One that is pinned is shown so before, with the reason.
+#[tokio::test]
+async fn what_would_end_it_is_shown() -> Result<()> {
+    let two = Two::start().await?;
+    let shunt = two.shunt(|setup| setup).await?;
+    let mut s = login(&shunt, &app()).await?;
+    s.run("CREATE TEMPORARY TABLE tmp (a INT)").await?;
+    eventually("asked", async || {
+        let n = metric(&shunt, 0, "shunt_data_settled_total", "pinned").await?;
+        ensure!(n >= 1.0, "{n}");
+        anyhow::Ok(())
+    })
+    .await;
+    is_pinned(&shunt, &s, &["temporary table"]).await;
+    s.quit().await
+}
+
+/// Of what the last statement left nothing is used up by asking, as long as its client may read it.
+#[tokio::test]
+async fn settling_leaves_what_the_last_statement_left() -> Result<()> {
+    let two = Two::start().await?;
+    let shunt = two.shunt(|setup| setup.set("policy.migrate.last_result_grace", "1h")).await?;
+    let mut s = login(&shunt, &app()).await?;
+    let mut watched = login(&shunt, &app()).await?;
+    for (last, then, answer) in [
+        ("INSERT INTO t (v) VALUES (2), (3)", "SELECT ROW_COUNT()", "2"),
+        ("SELECT CAST('x' AS INT)", "SELECT @@warning_count", "1"),
+        ("SELECT SQL_CALC_FOUND_ROWS 1 FROM seq_1_to_7 LIMIT 2", "SELECT FOUND_ROWS()", "7"),
+        ("DO 1", "SELECT ROW_COUNT()", "0"),
+    ] {
+        s.run("SET @a = 1").await?;
+        s.query(last).await?;
+        // Time enough for it: another session is settled that was due later.
+        let before = metric(&shunt, 0, "shunt_data_settled_total", "known").await?;
+        watched.run("SET @b = 1").await?;
+        settled(&shunt, before + 1.0).await;
+        assert_eq!(s.value(then).await?, answer, "{then} behind {last}");
+    }
+    s.quit().await
+}
+
+#[tokio::test]
+async fn sessions_wait_for_a_cn_and_are_told_when_none_comes() -> Result<()> {
+    let mut two = Two::start().await?;
+    let shunt = two.shunt(|setup| setup.set("policy.migrate.wait_for_cn", "20s")).await?;
+    let mut s = login(&shunt, &app()).await?;
+    s.run("SET @a = 5").await?;
+    settled(&shunt, 1.0).await;
+    let on = shown(&shunt, &s).await?["cn"].clone();
+    let [one, other] = if on == "cn-1" { [0, 1] } else { [1, 0] };
+    two.cns[other].kill()?;
+    two.cns[one].kill()?;
+    is_in_state(&shunt, &s, "moving").await;
+    s.send(&command::query("SELECT @a")).await?;
+    two.cns[1].restart().await?;
+    assert_eq!(s.receive().await?.success()?.rows()?, [[Some("5".to_owned())]]);
+    s.quit().await?;
+
+    let shunt = two.shunt_before_what_is_left(|setup| setup.set("policy.migrate.wait_for_cn", "0s")).await?;
+    let mut busy = login(&shunt, &app()).await?;
+    let mut idle = login(&shunt, &app()).await?;
+    busy.send(&command::query("SELECT SLEEP(100)")).await?;
+    is_in_state(&shunt, &busy, "active").await;
+    two.cns[1].kill()?;
+    let err = busy.receive().await?.err().expect("an ERR");
+    ensure!(err.code == 1053 && err.message.contains("no CN took it within 0"), "{err}");
+    busy.closed().await?;
+    idle.closed().await?;
+    Ok(())
+}
