@@ -21,6 +21,8 @@ API = os.environ["DEMO_API"]
 METRICS = os.environ["DEMO_METRICS"]
 FIRST_CN_PORT = int(os.environ["DEMO_CNS"])
 SHUNTCTL = os.environ["DEMO_SHUNTCTL"]
+CLUSTER = os.environ["DEMO_CLUSTER"]
+CLUSTER_FOLDER = os.environ["DEMO_CLUSTER_FOLDER"]
 with open(os.path.join(os.environ["DEMO_PASSWORDS"], "app"), encoding="ascii") as file:
     PASSWORD = file.read().strip()
 CNS = ["cn-1", "cn-2", "cn-3"]
@@ -428,6 +430,71 @@ def _():
     return good, (f"{len(threads) + len(held)} sessions, {moved} moves in {rounds} rounds, pauses: median at most "
                   f"{at_most(0.5):.0f} ms, p99 at most {at_most(0.99):.0f} ms; {sum(done)} transactions, {total} rows, "
                   f"{len(errors)} errors {errors[:2] or ''}").strip()
+
+
+def cluster(*arguments):
+    subprocess.run([CLUSTER, *arguments, "--dir", CLUSTER_FOLDER], check=True, capture_output=True, timeout=120)
+
+
+class Told(collections.Counter):
+    """What clients were told by errors on connections that went on, by code; and what no client may be told."""
+
+    def __init__(self):
+        super().__init__()
+        self.lost = []
+
+
+def transfer_money(client, told, done, over):
+    """Again where nothing took effect, never where nobody knows."""
+    try:
+        connection = connect("acme:app?workload=tp")
+        while not over.is_set():
+            try:
+                query(connection, "BEGIN")
+                query(connection, f"UPDATE money SET balance = balance - 1 WHERE id = {client}")
+                query(connection, f"UPDATE money SET balance = balance + 1 WHERE id = {(client + 1) % 12}")
+                query(connection, "COMMIT")
+                done[client] += 1
+            except pymysql.err.MySQLError as error:
+                if error.args[0] not in (1180, 1213):
+                    raise
+                told[error.args[0]] += 1
+                query(connection, "ROLLBACK")
+        connection.close()
+    except Exception as error:  # Each client counts its own.
+        told.lost.append(f"client {client}: {error}")
+
+
+@claim("cn-2 is killed (kill -9) under 12 clients that transfer money: no connection and no money is lost")
+def _():
+    setup = connect("app")
+    query(setup, "CREATE OR REPLACE TABLE money (id INT PRIMARY KEY, balance INT)")
+    query(setup, "INSERT INTO money SELECT seq, 100 FROM seq_0_to_11")
+    told, done, over = Told(), [0] * 12, threading.Event()
+    idle = [connection for connection in held if connection.open]
+    threads = [threading.Thread(target=transfer_money, args=(n, told, done, over)) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    try:
+        until(lambda: (min(done) > 3, done), 20)
+        before = list(done)
+        cluster("kill-node", "2")
+        good, _ = until(lambda: (all(n > b + 3 for n, b in zip(done, before)), done), 30)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    answers = [one(connection, "SELECT 7") for connection in idle]
+    total = one(setup, "SELECT SUM(balance) FROM money")
+    setup.close()
+    cluster("start-node", "2")
+    back, _ = until(lambda: (all(cn["health"] == "up" for cn in shuntctl("cn", "list")["cns"]), ""), 60)
+    outlived = metric("shunt_data_failovers_total")
+    seen = ", ".join(f"{int(n)} {name.split(chr(34))[1]}" for name, n in outlived.items() if n)
+    good = good and back and not told.lost and total == 1200 and all(answer == 7 for answer in answers)
+    return good, (f"{sum(done)} transfers, {len(threads) + len(idle)} sessions; by what their clients saw of it: {seen}; "
+                  f"{told[1213]} tried again, {told[1180]} unknown, {len(told.lost)} lost {told.lost[:2] or ''}; "
+                  f"{total} of 1200 are there; cn-2 is back")
 
 
 @claim("when the clients have gone, every count is 0")

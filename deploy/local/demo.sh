@@ -78,6 +78,7 @@ start_shunt "$FOLDER/shunt" $((own + 2)) $((own + 3))
 status=0
 export DEMO_MYSQL=$own DEMO_API="http://127.0.0.1:$((own + 1))" DEMO_CNS=$cns
 export DEMO_METRICS="http://127.0.0.1:$((own + 3))/metrics"
+export DEMO_CLUSTER="$here/cluster.sh" DEMO_CLUSTER_FOLDER="$FOLDER/cluster"
 export DEMO_SHUNTCTL="$BIN/shuntctl" DEMO_PASSWORDS="$FOLDER/cluster/passwords"
 follow timeout 300 "$STATE/venv/bin/python" -B "$here/demo.py" || status=$?
 if ((status)); then
