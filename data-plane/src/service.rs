@@ -468,7 +468,7 @@ mod tests {
 
     #[test]
     fn the_right_to_see_sessions_is_read_out_of_grants() {
-        for (grant, gives) in [
+        for (grant, expected) in [
             ("GRANT PROCESS, CONNECTION ADMIN ON *.* TO `shunt`@`%` IDENTIFIED BY PASSWORD '*1'", true),
             ("GRANT ALL PRIVILEGES ON *.* TO `root`@`127.%` WITH GRANT OPTION", true),
             ("GRANT CONNECTION ADMIN ON *.* TO `shunt`@`%`", false),
@@ -476,7 +476,7 @@ mod tests {
             ("GRANT `PROCESS` TO `shunt`@`%`", false),
             ("GRANT SELECT ON `mysql`.`global_priv` TO `shunt`@`%`", false),
         ] {
-            assert_eq!(super::gives(grant, "PROCESS"), gives, "{grant}");
+            assert_eq!(gives(grant, "PROCESS"), expected, "{grant}");
         }
     }
 }
