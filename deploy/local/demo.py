@@ -484,10 +484,10 @@ def _():
         over.set()
         for thread in threads:
             thread.join()
+    cluster("start-node", "2")
     answers = [one(connection, "SELECT 7") for connection in idle]
     total = one(setup, "SELECT SUM(balance) FROM money")
     setup.close()
-    cluster("start-node", "2")
     back, _ = until(lambda: (all(cn["health"] == "up" for cn in shuntctl("cn", "list")["cns"]), ""), 60)
     outlived = metric("shunt_data_failovers_total")
     seen = ", ".join(f"{int(n)} {name.split(chr(34))[1]}" for name, n in outlived.items() if n)

@@ -172,8 +172,8 @@ impl Session {
         if mirror.queries() > 0 {
             state.facts.autocommit = mirror.commits_itself();
         }
-        // The CN numbered the session; its client did not.
-        if matches!(self.kept, Kept::AsLoggedIn) {
+        // The CN that it was on when it was asked numbered the session; its client did not.
+        if !mirror.has_changed(b"pseudo_thread_id") {
             state.facts.thread = u64::from(self.view().facts.borrow().cn_connection_id);
         }
         state.warnings = 0;

@@ -1,6 +1,6 @@
 //! Sessions that wait for their clients: these notice nothing, or are closed as the server would.
 
-use crate::stand::{DATABASE, app, is_in_state, is_pinned, login, metric, shown};
+use crate::stand::{DATABASE, app, app_as, is_in_state, is_pinned, login, metric, shown};
 use crate::{Two, beside, failed_over, settled};
 use anyhow::{Result, ensure};
 use shunt_harness::{Param, Raw, command, eventually};
@@ -31,6 +31,28 @@ async fn a_session_with_state_goes_on_as_it_was() -> Result<()> {
     let told = shown(&shunt, &s).await?;
     ensure!(told["lastMove"]["outcome"] == "moved" && told["lastMove"]["to"] == told["cn"], "{told}");
     failed_over(&shunt, "unnoticed", 1.0).await;
+    s.quit().await
+}
+
+/// The CN that it is on numbers a session anew, which only an administrator may do by hand.
+#[tokio::test]
+async fn a_user_without_rights_goes_on_after_moves_too() -> Result<()> {
+    let mut two = Two::start().await?;
+    for cn in &two.cns {
+        cn.run(&["CREATE USER poor@'%' IDENTIFIED BY 'poor'", "GRANT SELECT ON suite.* TO poor@'%'"]).await?;
+    }
+    let shunt = two.shunt(|setup| setup).await?;
+    let poor = app_as("poor").password("poor");
+    let mut s = login(&shunt, &poor).await?;
+    s.run("SET @a = 5").await?;
+    settled(&shunt, 1.0).await;
+    let told = shunt.ctl(&["session", "move", &s.connection_id().to_string()]).await?;
+    ensure!(told["outcome"] == "moved", "{told}");
+    two.of(&shunt, &s).await?.kill()?;
+    assert_eq!(s.value("SELECT @a").await?, "5");
+    two.revive(&shunt).await?;
+    two.of(&shunt, &s).await?.kill()?;
+    assert_eq!(s.value("SELECT @a").await?, "5");
     s.quit().await
 }
 
