@@ -197,7 +197,12 @@ impl Answered for Mirror {
                 self.state_changed = true;
             }
             // Asked for when it is needed: an error tells nobody that it was used up.
-            Change::Characteristics(sql) => self.since.next_transaction(!sql.trim_ascii().is_empty()),
+            Change::Characteristics(sql) => {
+                // One that has begun has taken them.
+                let begins = b"START TRANSACTION";
+                let begun = sql.windows(begins.len()).any(|words| words == begins);
+                self.since.next_transaction(!begun && !sql.trim_ascii().is_empty());
+            }
             Change::Transaction(letters) => {
                 self.locked_tables = letters.get(7) == Some(&b'L');
             }

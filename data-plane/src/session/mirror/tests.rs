@@ -429,3 +429,103 @@ fn statements_prepared_by_sql_come_and_go_with_their_answers() {
     done(&mut mirror);
     assert!(!mirror.agrees(Counted { prepared: 4, deallocated: 1, ..Counted::default() }));
 }
+
+/// Tells the mirror of a text and of its answer.
+fn runs(mirror: &mut Mirror, text: &str, changes: &[Change<'_>], answer: reply::Ok<'_>) {
+    mirror.command(command(command::QUERY, text.as_bytes()));
+    for change in changes {
+        mirror.change(*change);
+    }
+    mirror.ok(&pending(command::QUERY, 0), &answer);
+    mirror.done(&pending(command::QUERY, 0));
+}
+
+fn fails(mirror: &mut Mirror, text: &str) {
+    mirror.command(command(command::QUERY, text.as_bytes()));
+    mirror.err(Some(&pending(command::QUERY, 0)), 1213);
+    mirror.done(&pending(command::QUERY, 0));
+}
+
+#[test]
+fn what_transactions_do_touches_nothing_but_tables() {
+    let autocommit = Change::Variable { name: b"autocommit", value: b"OFF" };
+    let begun = Change::Characteristics(b"START TRANSACTION;");
+    let ended = Change::Characteristics(b"");
+    let mut mirror = Mirror::new(None);
+    runs(&mut mirror, "SET autocommit = 0", &[autocommit, Change::State], ok(0));
+    for _ in 0..2 {
+        runs(&mut mirror, "BEGIN", &[begun], ok(IN_TRANS));
+        runs(&mut mirror, "UPDATE t SET a = 1", &[], ok(IN_TRANS));
+        assert!(mirror.since().is_harmless(false, mirror.may_be_in_transaction()), "{:?}", mirror.since());
+        // An error tells of no tracker, and may have ended the transaction.
+        fails(&mut mirror, "UPDATE t SET a = 2");
+        assert!(mirror.since().is_harmless(false, mirror.may_be_in_transaction()), "{:?}", mirror.since());
+        runs(&mut mirror, "ROLLBACK", &[], ok(0));
+        assert!(mirror.since().is_harmless(false, mirror.may_be_in_transaction()), "{:?}", mirror.since());
+        runs(&mut mirror, "COMMIT", &[ended], ok(0));
+    }
+    assert!(!mirror.since().is_unsettled(false) && mirror.since().is_unsettled(true));
+}
+
+#[test]
+fn what_may_touch_state_makes_it_unknown() {
+    let one_shot = Change::Characteristics(b"SET TRANSACTION READ ONLY;");
+    let time_zone = Change::Variable { name: b"time_zone", value: b"UTC" };
+    let cases: [(&str, &[Change<'_>]); 8] = [
+        ("SET @a = 1", &[Change::State]),
+        ("SELECT @a := 1", &[]),
+        ("SELECT f()", &[Change::State]),
+        ("SET time_zone = 'UTC'", &[time_zone, Change::State]),
+        ("SET TRANSACTION READ ONLY", &[one_shot]),
+        ("CALL p()", &[]),
+        ("SELECT GET_LOCK('a', 1)", &[]),
+        ("CREATE TEMPORARY TABLE t (a INT)", &[]),
+    ];
+    for (text, changes) in cases {
+        let mut mirror = Mirror::new(None);
+        runs(&mut mirror, text, changes, ok(0));
+        assert!(!mirror.since().is_harmless(false, false) && mirror.since().is_unsettled(false), "{text}");
+        mirror.settled();
+        assert!(mirror.since().is_harmless(true, false), "{text}");
+    }
+    let mut mirror = Mirror::new(None);
+    fails(&mut mirror, "SET time_zone = 'UTC', sql_mode = 'nonsense'");
+    assert!(!mirror.since().is_harmless(false, false));
+}
+
+#[test]
+fn what_is_lost_with_a_cn_is_lost_until_it_is_there_anew() {
+    let mut mirror = Mirror::new(None);
+    runs(&mut mirror, "INSERT INTO t VALUES (1)", &[], reply::Ok { affected: 1, insert_id: 7, ..ok(0) });
+    mirror.command(command(command::QUERY, b"SELECT 1"));
+    mirror.cut(false);
+    mirror.settled();
+    let reads = |mirror: &Mirror, text: &str| mirror.reads_lost(command(command::QUERY, text.as_bytes()));
+    assert_eq!(reads(&mirror, "SELECT ROW_COUNT()"), Some("ROW_COUNT()"));
+    assert_eq!(reads(&mirror, "SELECT LAST_INSERT_ID()"), Some("LAST_INSERT_ID()"));
+    assert_eq!(reads(&mirror, "SELECT FOUND_ROWS()"), Some("FOUND_ROWS()"));
+    assert_eq!(reads(&mirror, "SELECT * FROM t"), None);
+    runs(&mut mirror, "INSERT INTO t VALUES (2)", &[], reply::Ok { affected: 1, insert_id: 8, ..ok(0) });
+    assert_eq!(reads(&mirror, "SELECT ROW_COUNT(), LAST_INSERT_ID()"), None);
+    assert_eq!(reads(&mirror, "SELECT FOUND_ROWS()"), Some("FOUND_ROWS()"));
+    assert!(mirror.again().is_none() && mirror.pins() == 0);
+}
+
+#[test]
+fn only_what_changes_nothing_is_answered_by_another_cn() {
+    for (code, again) in [
+        (command::PING, true),
+        (command::STMT_PREPARE, true),
+        (command::INIT_DB, true),
+        (command::QUERY, false),
+        (command::STMT_EXECUTE, false),
+        (command::STMT_RESET, false),
+        (command::SET_OPTION, false),
+    ] {
+        let mut mirror = Mirror::new(None);
+        mirror.command(command(code, b"a\0\0\0"));
+        assert_eq!(mirror.again().is_some(), again, "{code}");
+        mirror.command(command(command::QUERY, b"SELECT 1"));
+        assert!(mirror.again().is_none(), "{code}: it is not alone");
+    }
+}
