@@ -190,6 +190,11 @@ impl Session {
         }
     }
 
+    /// Whether a new CN is ready for it, and only a rest is waited for.
+    fn is_to_move(&self) -> bool {
+        self.moving.as_deref().is_some_and(Moving::is_ready)
+    }
+
     /// Sees to what forwarding cannot.
     async fn see_to(&mut self, wakeup: Wakeup) -> Result<(), CloseReason> {
         let event = match wakeup {
@@ -227,11 +232,11 @@ impl Session {
             }
             Event::Order(Order::Settle) => self.settle_or_wait().await,
             Event::Order(Order::CnIsUseless { cn, is_silent }) => self.cn_is_useless(&cn, is_silent).await,
-            Event::Rest if self.settles && self.moving.is_none() => self.settle_at_rest().await,
-            Event::Rest if self.moving.is_none() => self.rehearse_at_rest().await,
-            Event::Rest => self.at_rest().await,
-            Event::Arrived if self.moving.is_none() => self.rehearse_a_death().await,
-            Event::Arrived => self.arrived().await,
+            Event::Rest if self.is_to_move() => self.at_rest().await,
+            Event::Arrived if self.is_to_move() => self.arrived().await,
+            Event::Rest if self.settles => self.settle_at_rest().await,
+            Event::Rest => self.rehearse_at_rest().await,
+            Event::Arrived => self.rehearse_a_death().await,
             Event::Begin => self.begins().await,
             Event::AtRest => match self.farewell.take() {
                 Some(farewell) => Err(CloseReason::Farewell(farewell)),

@@ -370,6 +370,10 @@ def moves():
     return int(metric("shunt_data_moves_total").get('shunt_data_moves_total{outcome="moved"}', 0))
 
 
+def settled():
+    return int(metric("shunt_data_settled_total").get('shunt_data_settled_total{outcome="known"}', 0))
+
+
 def at_most(quantile):
     """Within which bound of its histogram that part of the pauses lies, in milliseconds."""
     counts = [
@@ -471,12 +475,13 @@ def _():
     query(setup, "CREATE OR REPLACE TABLE money (id INT PRIMARY KEY, balance INT)")
     query(setup, "INSERT INTO money SELECT seq, 100 FROM seq_0_to_11")
     told, done, over = Told(), [0] * 12, threading.Event()
-    idle = [connection for connection in held if connection.open]
+    idle, asked = [connection for connection in held if connection.open], settled()
     threads = [threading.Thread(target=transfer_money, args=(n, told, done, over)) for n in range(12)]
     for thread in threads:
         thread.start()
     try:
-        until(lambda: (min(done) > 3, done), 20)
+        # Each set its character set at its login, which its CN was asked for since.
+        until(lambda: (min(done) > 3 and settled() >= asked + len(threads), done), 20)
         before = list(done)
         cluster("kill-node", "2")
         good, _ = until(lambda: (all(n > b + 3 for n, b in zip(done, before)), done), 30)

@@ -110,7 +110,10 @@ impl Session {
             return Err(CloseReason::CnDied);
         }
         let rebuilt = match self.can_be_rebuilt().await {
-            Ok(()) => self.rebuild(verdict == Verdict::Again).await,
+            Ok(()) => {
+                self.link.mirror.was_harmless();
+                self.rebuild(verdict == Verdict::Again).await
+            }
             Err(why) => Err(CloseReason::Lost(why)),
         };
         let under_way = match rebuilt {
@@ -139,11 +142,7 @@ impl Session {
         let since = mirror.since();
         // Of the code of a rehearsal it is known that it touches nothing unseen.
         let code = since.ran() && !self.plane().config.mortal && self.plane().code.is_there().await;
-        if since.is_harmless(code, mirror.may_be_in_transaction()) {
-            Ok(())
-        } else {
-            Err("its state was changed since the CN was asked for it".to_owned())
-        }
+        since.harmless(code, mirror.may_be_in_transaction()).map_err(str::to_owned)
     }
 
     /// Rebuilds the session on a CN that it may use, and waits for one if need be. Gives what was under way before.

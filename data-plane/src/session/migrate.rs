@@ -50,6 +50,13 @@ pub(super) struct Moving {
     to: Option<CnId>,
 }
 
+impl Moving {
+    /// The new CN is ready, and a rest is waited for.
+    pub(super) const fn is_ready(&self) -> bool {
+        matches!(self.stage, Stage::Ready(..))
+    }
+}
+
 pub(super) type Making = Pin<Box<dyn Future<Output = Result<Box<Target>, NoTarget>>>>;
 
 pub(super) enum Stage {
@@ -85,6 +92,9 @@ impl Session {
             let pins = PinReason::CredentialsUnknown.bit();
             return self.end_move(order, &self.cn, None, Outcome::Pinned(pins));
         };
+        // It is held when the new CN is ready; for settling, by the move itself.
+        self.settles = false;
+        self.link.hold(self.hold_of_rehearsal());
         let making = Box::pin(target::make_ready(Rc::clone(&self.worker), luggage));
         let until = Instant::now() + self.patience();
         let from = self.cn.clone();
@@ -253,7 +263,9 @@ impl Session {
             self.link.hold(Hold::Rest { passed: true });
             return Ok(());
         };
-        let Some(moving) = self.moving.as_deref_mut() else { return Ok(()) };
+        let Some(moving) = self.moving.as_deref_mut().filter(|moving| moving.is_ready()) else {
+            return Ok(());
+        };
         let Stage::Ready(target, _) = std::mem::replace(&mut moving.stage, Stage::Under) else {
             return Ok(());
         };

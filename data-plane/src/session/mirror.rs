@@ -242,6 +242,11 @@ impl Mirror {
         self.left.moved();
     }
 
+    /// Nothing touched state since it was known: an error that hinted at variables changed none.
+    pub(crate) const fn was_harmless(&mut self) {
+        self.hints = self.hints.without(Hints::VARIABLES);
+    }
+
     /// What was lost with a CN that died.
     pub(crate) const fn lost(&self) -> Lost {
         self.lost

@@ -13,16 +13,24 @@ use super::relay::hold::Hold;
 impl Session {
     /// A session of a rehearsal rests.
     pub(super) async fn rehearse_at_rest(&mut self) -> Result<(), CloseReason> {
-        if self.plane().config.restless {
-            return self.move_again().await;
+        let config = &self.plane().config;
+        match (config.restless, config.mortal) {
+            (true, _) => return self.move_again().await,
+            // What it may lose, its next command says.
+            (false, true) => self.link.hold(Hold::Command),
+            // Nobody waits for it any more.
+            (false, false) => self.link.hold(Hold::No),
         }
-        // What it may lose, its next command says.
-        self.link.hold(Hold::Command);
         Ok(())
     }
 
     /// A session that is never to stay anywhere rests: it moves, before its client's next command is looked at.
     async fn move_again(&mut self) -> Result<(), CloseReason> {
+        if self.moving.is_some() {
+            // It is told when the new CN is ready.
+            self.link.let_pass();
+            return Ok(());
+        }
         self.begin_move(MoveOrder { to: None, answer: None });
         if let Some(Moving { stage: Stage::Making(making), .. }) = self.moving.as_deref_mut() {
             let made = making.await;
@@ -39,6 +47,10 @@ impl Session {
 
     /// The next command of a session that rests is there: unless it reads what cannot be known, the CN seems dead to it.
     pub(super) async fn rehearse_a_death(&mut self) -> Result<(), CloseReason> {
+        if !self.plane().config.mortal {
+            self.link.hold(self.hold_of_rehearsal());
+            return Ok(());
+        }
         let mirror = &self.link.mirror;
         let is_late = mirror.left().is_late() && self.link.is_shown_changes();
         let may_die = !is_late

@@ -85,10 +85,24 @@ impl Since {
         self.insert_id
     }
 
-    /// Whether nothing but tables can have been touched, where the session is in a transaction or is not.
+    /// Whether nothing but tables can have been touched, where the session is in a transaction or is not. `Err`: what.
+    pub(crate) const fn harmless(self, code: bool, in_transaction: bool) -> Result<(), &'static str> {
+        if self.state {
+            return Err("its state was touched since its CN was asked for it");
+        }
+        if self.texts && code {
+            return Err("stored code may have touched its state since its CN was asked for it");
+        }
+        if matches!(self.next_transaction, Some(true)) && !in_transaction {
+            return Err("something was set for its next transaction");
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing to be said against it.
+    #[cfg(test)]
     pub(crate) const fn is_harmless(self, code: bool, in_transaction: bool) -> bool {
-        let next = matches!(self.next_transaction, Some(true)) && !in_transaction;
-        !(self.state || (self.texts && code) || next)
+        self.harmless(code, in_transaction).is_ok()
     }
 
     /// Whether what held for the next transaction only was used up, or taken back.

@@ -1,5 +1,5 @@
 //! The sessions of a worker that are to be settled, and when: each when it has rested for `migrate.settle_after`, one that
-//! never does after a second, and no CN is asked for too many at once.
+//! never does at its next rest after a fifth of a second, and no CN is asked for too many at once.
 //!
 //! Must not know: what settling is.
 
@@ -15,10 +15,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 /// How long a session may work without a rest before it is settled in passing.
-const BUSY: Duration = Duration::from_secs(1);
+const BUSY: Duration = Duration::from_millis(200);
 
 /// How often a session that works is looked at again.
-const AGAIN: Duration = Duration::from_millis(250);
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Sessions of one CN that a data plane settles in a second, all its workers together, and how many at once.
 const RATE: f64 = 200.0;
@@ -113,10 +113,12 @@ impl Settling {
         match view.state() {
             State::Idle if rested > now => return Some(rested),
             State::Idle => {}
-            // Nothing of ours comes into a transaction.
-            State::Transaction | State::Moving | State::Login => return Some(now + AGAIN),
-            State::Active if now.duration_since(one.since) < BUSY => return Some(now + AGAIN),
-            State::Active => {}
+            State::Moving | State::Login => return Some(now + AGAIN),
+            State::Active | State::Transaction if now.duration_since(one.since) < BUSY => {
+                return Some(now + AGAIN);
+            }
+            // It will be when it comes to rest.
+            State::Active | State::Transaction => {}
         }
         let mut allowances = self.allowances.borrow_mut();
         let cn = &view.facts.borrow().cn;
@@ -146,9 +148,13 @@ pub(crate) async fn run(plane: std::sync::Arc<Plane>, settling: Rc<Settling>) {
         }
         match settling.look(now, rate) {
             Some(next) => {
-                // They come in the order in which they are due, but for a few.
                 let next = next.max(now + Duration::from_millis(1));
-                sleep_until(next).await;
+                let long = next > now + AGAIN;
+                tokio::select! {
+                    () = sleep_until(next) => {}
+                    // It may be due before.
+                    () = settling.arrived.notified(), if long => {}
+                }
             }
             None => settling.arrived.notified().await,
         }

@@ -237,3 +237,37 @@ async fn sessions_wait_for_a_cn_and_are_told_when_none_comes() -> Result<()> {
     idle.closed().await?;
     Ok(())
 }
+
+/// A session that works on and on is settled between two transactions, and may be moved at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settling_and_moving_do_not_stand_in_each_other_s_way() -> Result<()> {
+    let two = Two::start().await?;
+    let shunt = two.shunt(|setup| setup).await?;
+    let s = login(&shunt, &app()).await?;
+    let id = s.connection_id().to_string();
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let works = tokio::spawn(works_until(s, stopped));
+    let mut moved = 0;
+    for _ in 0..20 {
+        let told = shunt.try_ctl(&["-o", "json", "session", "move", &id]).await?;
+        moved += u32::from(told.stdout.contains("\"moved\""));
+        let before = metric(&shunt, 0, "shunt_data_settled_total", "known").await?;
+        settled(&shunt, before + 1.0).await;
+    }
+    ensure!(moved >= 10, "{moved} of 20");
+    stop.send(()).map_err(|()| anyhow::anyhow!("it does not work any more"))?;
+    works.await?
+}
+
+/// Sets a user variable in each of its transactions, and reads it back.
+async fn works_until(mut s: Raw, mut stopped: tokio::sync::oneshot::Receiver<()>) -> Result<()> {
+    let mut n = 0;
+    while stopped.try_recv().is_err() {
+        s.run("BEGIN").await?;
+        assert_eq!(s.value("SELECT COALESCE(@a, 0)").await?, n.to_string());
+        n += 1;
+        s.run(format!("SET @a = {n}")).await?;
+        s.run("COMMIT").await?;
+    }
+    s.quit().await
+}
