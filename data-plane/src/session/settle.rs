@@ -13,6 +13,8 @@ use super::migrate::outcome::Outcome;
 use super::pin::PinReason;
 use super::relay::hold::Hold;
 use crate::engine::mysql::read::{self, State};
+use crate::engine::mysql::write::Fresh;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -147,7 +149,7 @@ impl Session {
     }
 
     /// What is known of the session now, for a CN on which a login gave it `fresh`. `Err`: why too little is.
-    pub(super) fn as_known(&self, fresh: &crate::engine::mysql::write::Fresh) -> Result<State, String> {
+    pub(super) fn as_known(&self, fresh: &Fresh) -> Result<State, String> {
         let mirror = &self.link.mirror;
         let database = mirror.database().ok_or("its default database is not known")?;
         let mut state = match &self.kept {
@@ -166,6 +168,11 @@ impl Session {
         }
         if mirror.insert_id() != 0 {
             state.facts.last_insert_id = mirror.insert_id();
+        }
+        if matches!(self.kept, Kept::AsLoggedIn) || state.facts.database != database {
+            // The database brings its own.
+            let variables = Rc::make_mut(&mut state.variables);
+            variables.retain(|name, _| !matches!(&**name, "collation_database" | "character_set_database"));
         }
         state.facts.database = database;
         // What a login's OK says of it is from before `init_connect`.

@@ -44,10 +44,8 @@ impl Requested for Mirror {
                 let text = command.body.to_vec();
                 let hints = sql::hints(&text, command.whole);
                 self.uncounted |= hints.has(Hints::LOCKED_TABLES) && sql::may_flush(&text);
-                let since = self.since;
+                // It may be executed before it has an id by which its text is found.
                 self.hinted(hints);
-                // To prepare a text runs nothing.
-                self.since = since;
                 self.await_prepare(text);
             }
             command::STMT_SEND_LONG_DATA => self.set_long_data(command.statement(), true),

@@ -33,13 +33,30 @@ struct Waiting {
     view: Weak<View>,
     since: Instant,
     due: Instant,
+    /// Its turn on its CN is `due`.
+    has_turn: bool,
 }
 
-/// How many sessions of a CN may be settled now.
+/// How many sessions of a CN may be settled now; below 0: how many have their turn before the next one.
 #[derive(Debug)]
 struct Allowance {
     left: f64,
     at: Instant,
+}
+
+impl Allowance {
+    /// What it is by now.
+    fn earn(&mut self, now: Instant, rate: f64) {
+        let earned = now.duration_since(self.at).as_secs_f64() * rate;
+        (self.left, self.at) = ((self.left + earned).min(BURST), now);
+    }
+
+    /// Takes one. `Some`: when it is due.
+    fn take(&mut self, now: Instant, rate: f64) -> Option<Instant> {
+        self.earn(now, rate);
+        self.left -= 1.0;
+        (self.left < 0.0).then(|| now + Duration::from_secs_f64(-self.left / rate))
+    }
 }
 
 /// The queue of a worker.
@@ -62,7 +79,12 @@ impl Settling {
         }
         let since = Instant::now();
         let due = due.unwrap_or(since + self.after.get());
-        self.waiting.borrow_mut().push_back(Waiting { view: Rc::downgrade(view), since, due });
+        self.waiting.borrow_mut().push_back(Waiting {
+            view: Rc::downgrade(view),
+            since,
+            due,
+            has_turn: false,
+        });
         self.arrived.notify_one();
     }
 
@@ -92,7 +114,7 @@ impl Settling {
             let Some(mut one) = waiting.pop_front() else { break };
             let Some(view) = one.view.upgrade() else { continue };
             if one.due <= now {
-                match self.due(&view, &one, now, rate) {
+                match self.due(&view, &mut one, now, rate) {
                     None => {
                         view.is_queued.set(false);
                         view.inbox.put(Order::Settle);
@@ -108,7 +130,7 @@ impl Settling {
     }
 
     /// When to look at it again; `None`: it is told now.
-    fn due(&self, view: &View, one: &Waiting, now: Instant, rate: f64) -> Option<Instant> {
+    fn due(&self, view: &View, one: &mut Waiting, now: Instant, rate: f64) -> Option<Instant> {
         let rested = view.idle_since() + self.after.get();
         match view.state() {
             State::Idle if rested > now => return Some(rested),
@@ -120,17 +142,21 @@ impl Settling {
             // It will be when it comes to rest.
             State::Active | State::Transaction => {}
         }
+        if one.has_turn {
+            return None;
+        }
         let mut allowances = self.allowances.borrow_mut();
         let cn = &view.facts.borrow().cn;
-        let fresh = || Allowance { left: BURST, at: now };
-        let allowance = allowances.entry(cn.clone()).or_insert_with(fresh);
-        let earned = now.duration_since(allowance.at).as_secs_f64() * rate;
-        (allowance.left, allowance.at) = ((allowance.left + earned).min(BURST), now);
-        if allowance.left < 1.0 {
-            return Some(now + Duration::from_secs_f64((1.0 - allowance.left) / rate));
-        }
-        allowance.left -= 1.0;
-        None
+        let due = match allowances.get_mut(cn) {
+            Some(allowance) => allowance.take(now, rate),
+            None => {
+                allowances.insert(cn.clone(), Allowance { left: BURST - 1.0, at: now });
+                None
+            }
+        };
+        // Each waits for its turn once, and is not looked at before.
+        one.has_turn = due.is_some();
+        due
     }
 }
 
@@ -143,7 +169,10 @@ pub(crate) async fn run(plane: std::sync::Arc<Plane>, settling: Rc<Settling>) {
         if policy_at.is_none_or(|at| now.duration_since(at) >= Duration::from_secs(1)) {
             settling.after.set(plane.routing.policy().settle_after);
             settling.code.set(plane.code.may_be());
-            settling.allowances.borrow_mut().retain(|_, one| now.duration_since(one.at) < BUSY);
+            settling.allowances.borrow_mut().retain(|_, one| {
+                one.earn(now, rate);
+                one.left < BURST
+            });
             policy_at = Some(now);
         }
         match settling.look(now, rate) {
@@ -158,5 +187,66 @@ pub(crate) async fn run(plane: std::sync::Arc<Plane>, settling: Rc<Settling>) {
             }
             None => settling.arrived.notified().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::{Enrolled, Sessions};
+
+    fn resting(n: u32, settling: &Settling) -> Vec<Enrolled> {
+        let sessions = Rc::new(Sessions::default());
+        let address = "127.0.0.1:1".parse().unwrap();
+        let enrolled: Vec<Enrolled> = (1..=n).map(|id| sessions.enrol(id, address)).collect();
+        for one in &enrolled {
+            one.view.show(State::Idle, 0, 0);
+            settling.add(&one.view, None);
+            settling.add(&one.view, None);
+        }
+        enrolled
+    }
+
+    fn told(sessions: &[Enrolled]) -> usize {
+        sessions.iter().filter(|one| !one.view.is_queued.get()).count()
+    }
+
+    #[test]
+    fn a_cn_is_asked_at_a_rate_and_each_session_has_its_turn_once() {
+        let settling = Settling::default();
+        let sessions = resting(100, &settling);
+        let now = Instant::now() + Duration::from_millis(1);
+        let next = settling.look(now, 10.0);
+        assert_eq!(told(&sessions), BURST as usize);
+        assert!(next.is_some_and(|next| next > now), "{next:?}");
+        settling.look(now + Duration::from_secs(1), 10.0);
+        assert_eq!(told(&sessions), BURST as usize + 10);
+        assert!(settling.look(now + Duration::from_secs(10), 10.0).is_none());
+        assert_eq!(told(&sessions), 100);
+    }
+
+    #[test]
+    fn one_that_works_is_told_after_a_while_and_one_that_is_gone_is_forgotten() {
+        let settling = Settling::default();
+        let mut sessions = resting(2, &settling);
+        sessions.iter().for_each(|one| one.view.show(State::Transaction, 0, 1));
+        let now = Instant::now() + Duration::from_millis(1);
+        assert!(settling.look(now, 10.0).is_some());
+        assert_eq!(told(&sessions), 0);
+        sessions.truncate(1);
+        assert!(settling.look(now + BUSY * 2, 10.0).is_none());
+        assert_eq!(told(&sessions), 1);
+    }
+
+    #[test]
+    fn sessions_with_the_same_variables_share_them() {
+        let settling = Settling::default();
+        let set = |value: &[u8]| Rc::new(Variables::from([("a".into(), Some(value.to_vec()))]));
+        let one = settling.shared(&set(b"1"));
+        assert!(Rc::ptr_eq(&one, &settling.shared(&set(b"1"))));
+        assert!(!Rc::ptr_eq(&one, &settling.shared(&set(b"2"))));
+        drop(one);
+        let _ = settling.shared(&set(b"3"));
+        assert!(settling.sets.borrow().len() <= 2, "what nobody has is forgotten");
     }
 }

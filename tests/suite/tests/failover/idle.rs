@@ -34,6 +34,36 @@ async fn a_session_with_state_goes_on_as_it_was() -> Result<()> {
     s.quit().await
 }
 
+/// A database brings its collation along, wherever a session is rebuilt.
+#[tokio::test]
+async fn the_collation_of_the_database_is_the_database_s() -> Result<()> {
+    let mut two = Two::start().await?;
+    for cn in &two.cns {
+        cn.run(&[
+            "CREATE DATABASE other COLLATE latin1_german1_ci",
+            "CREATE DATABASE third COLLATE utf8mb4_bin",
+        ])
+        .await?;
+    }
+    let shunt = two.shunt(|setup| setup).await?;
+    let mut s = login(&shunt, &app().database("other")).await?;
+    for (given, used, collation) in [
+        ("", "other", "latin1_german1_ci"),
+        ("SET @a = 1", "third", "utf8mb4_bin"),
+        ("", "other", "latin1_german1_ci"),
+    ] {
+        if !given.is_empty() {
+            s.run(given).await?;
+            settled(&shunt, 1.0).await;
+        }
+        s.run(format!("USE {used}")).await?;
+        two.of(&shunt, &s).await?.kill()?;
+        assert_eq!(s.value("SELECT @@collation_database").await?, collation);
+        two.revive(&shunt).await?;
+    }
+    s.quit().await
+}
+
 /// The CN that it is on numbers a session anew, which only an administrator may do by hand.
 #[tokio::test]
 async fn a_user_without_rights_goes_on_after_moves_too() -> Result<()> {
