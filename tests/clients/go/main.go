@@ -164,6 +164,10 @@ func (c *client) transaction(conn *sql.Conn) error {
 }
 
 func (c *client) error(conn *sql.Conn) error {
+	id, err := c.one(conn, "SELECT CONNECTION_ID()")
+	if err != nil {
+		return err
+	}
 	for _, want := range []struct {
 		query  string
 		number uint16
@@ -173,6 +177,9 @@ func (c *client) error(conn *sql.Conn) error {
 		{"SELEC 1", 1064, "42000", "You have an error in your SQL syntax"},
 		{"INSERT INTO " + c.table + " VALUES (1, 'again')", 1062, "23000", "Duplicate entry '1' for key"},
 		{"SELECT * FROM no_such_table", 1146, "42S02", "no_such_table' doesn't exist"},
+		// What Shunt says of a CN that was lost.
+		{"SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'rolled back'", 1213, "40001", "rolled back"},
+		{"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1180, MESSAGE_TEXT = 'is unknown'", 1180, "HY000", "is unknown"},
 	} {
 		what := fmt.Sprintf("error %d", want.number)
 		_, err := conn.ExecContext(c.ctx, want.query)
@@ -183,11 +190,11 @@ func (c *client) error(conn *sql.Conn) error {
 		c.equal(what+": number", raised.Number, want.number)
 		c.equal(what+": state", string(raised.SQLState[:]), want.state)
 		c.equal(what+": message "+raised.Message, strings.Contains(raised.Message, want.words), true)
-		alive, err := c.one(conn, "SELECT 'alive'")
+		alive, err := c.one(conn, "SELECT CONNECTION_ID()")
 		if err != nil {
 			return err
 		}
-		c.equal(what+": lives on", alive.String, "alive")
+		c.equal(what+": lives on", alive.String, id.String)
 	}
 	return nil
 }

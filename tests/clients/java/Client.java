@@ -170,9 +170,14 @@ public class Client {
         raises(connection, "SELEC 1", 1064, "42000", "You have an error in your SQL syntax");
         raises(connection, "INSERT INTO " + table + " VALUES (1, 'again')", 1062, "23000", "Duplicate entry '1' for key");
         raises(connection, "SELECT * FROM no_such_table", 1146, "42S02", "no_such_table' doesn't exist");
+        // What Shunt says of a CN that was lost.
+        String signal = "SIGNAL SQLSTATE '%s' SET MYSQL_ERRNO = %d, MESSAGE_TEXT = '%s'";
+        raises(connection, signal.formatted("40001", 1213, "rolled back"), 1213, "40001", "rolled back");
+        raises(connection, signal.formatted("HY000", 1180, "is unknown"), 1180, "HY000", "is unknown");
     }
 
     void raises(Connection connection, String sql, int code, String state, String words) throws SQLException {
+        String id = one(connection, "SELECT CONNECTION_ID()");
         for (boolean prepare : new boolean[] {false, true}) {
             String what = "error " + code + (prepare ? " prepared" : "");
             try {
@@ -191,7 +196,8 @@ public class Client {
                 equal(what + ": state", raised.getSQLState(), state);
                 equal(what + ": message " + raised.getMessage(), raised.getMessage().contains(words), true);
             }
-            equal(what + ": lives on", one(connection, "SELECT 'alive'"), "alive");
+            equal(what + ": lives on", one(connection, "SELECT CONNECTION_ID()"), id);
+            equal(what + ": is no lost connection", connection.isValid(5) && !connection.isClosed(), true);
         }
     }
 

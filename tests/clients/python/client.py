@@ -159,10 +159,14 @@ def transaction(driver, connection, checks, table):
 
 
 def error(driver, connection, checks, table):
+    alive = query(connection, "SELECT CONNECTION_ID()")
     for sql, code, words in [
         ("SELEC 1", 1064, "You have an error in your SQL syntax"),
         (f"INSERT INTO {table} VALUES (1, 'again')", 1062, "Duplicate entry '1' for key"),
         ("SELECT * FROM no_such_table", 1146, "no_such_table' doesn't exist"),
+        # What Shunt says of a CN that was lost.
+        ("SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'rolled back'", 1213, "rolled back"),
+        ("SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1180, MESSAGE_TEXT = 'is unknown'", 1180, "is unknown"),
     ]:
         try:
             query(connection, sql)
@@ -171,7 +175,7 @@ def error(driver, connection, checks, table):
             got, message = driver.code(raised)
             checks.equal(f"error {code}: code", got, code)
             checks.that(f"error {code}: message {message!r}", words in message)
-        checks.equal(f"error {code}: lives on", query(connection, "SELECT 'alive'")[0][0], "alive")
+        checks.equal(f"error {code}: lives on", query(connection, "SELECT CONNECTION_ID()"), alive)
     connection.rollback()
 
 
