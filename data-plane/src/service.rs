@@ -408,7 +408,7 @@ async fn has_code(connection: &mut CnConnection) -> Result<bool, CnError> {
     let routines = "mysql.proc WHERE db NOT IN ('mysql', 'sys')";
     let triggers = "information_schema.triggers WHERE trigger_schema <> 'sys'";
     let asked = format!(
-        "SELECT (EXISTS(SELECT 1 FROM {routines} AND type = 'FUNCTION') OR EXISTS(SELECT 1 FROM {triggers})) \
+        "SELECT (EXISTS(SELECT 1 FROM {routines} AND type IN ('FUNCTION', 'PACKAGE BODY')) OR EXISTS(SELECT 1 FROM {triggers})) \
          AND (EXISTS(SELECT 1 FROM {routines} AND CONVERT(body USING utf8mb4) REGEXP '{UNSEEN}') \
               OR EXISTS(SELECT 1 FROM {triggers} AND action_statement REGEXP '{UNSEEN}'))"
     );

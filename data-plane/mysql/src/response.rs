@@ -125,6 +125,12 @@ impl Responses {
         self.left == 0 && !self.continued
     }
 
+    /// Whether something of the answer to the command that is next was passed on.
+    #[must_use]
+    pub const fn has_begun(&self) -> bool {
+        self.last_seq.is_some()
+    }
+
     /// Whether nothing of a result has come: an ERR may stand here in place of the response.
     #[must_use]
     pub fn is_before_result(&self) -> bool {

@@ -259,6 +259,7 @@ const WORDS: &[(&[u8], Hints)] = &[
     (b"FROM", Hints::TABLES),
     (b"GET_LOCK", Hints::USER_LOCKS),
     (b"HANDLER", Hints::HANDLERS),
+    (b"IDENTITY", Hints::LAST_INSERT_ID),
     (b"INSERT", Hints::TABLES),
     (b"INTO", Hints::ASSIGNS),
     (b"LASTVAL", Hints::SEQUENCES),

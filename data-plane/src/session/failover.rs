@@ -11,10 +11,12 @@ use super::Session;
 use super::close::CloseReason;
 use super::command::within_limit;
 use super::inbox::Order;
+use super::migrate::carry::NoEntry;
 use super::migrate::outcome::{Ended, Outcome};
 use super::migrate::target::{NoTarget, make_ready};
 use super::pin::PinReason;
 use super::relay::cut::UnderWay;
+use crate::cn::CnError;
 use rand::RngExt as _;
 use shunt_proto::cn::CnId;
 use std::future::poll_fn;
@@ -31,6 +33,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// CNs that may find the session's state wrong before that is taken for the state's own fault.
 const WRONG: u32 = 3;
+
+/// How long a CN may take to take a session over: nobody has another one meanwhile, and a cluster that has lost a node may
+/// stand still until it knows.
+const TO_ENTER: Duration = Duration::from_secs(10);
 
 /// How a try ended that found no place for the session.
 enum Not {
@@ -49,6 +55,8 @@ impl Session {
             return Err(CloseReason::Quit);
         }
         match self.who_closed().await {
+            // Its client reads that next, in place of any answer.
+            CloseReason::CnDied if self.link.mirror.said_farewell() => Err(CloseReason::CnDied),
             CloseReason::CnDied => self.outlive(How::Died).await,
             reason => Err(reason),
         }
@@ -68,17 +76,21 @@ impl Session {
             let waits = self.view().idle_since().elapsed() >= limit;
             return if is_silent && waits { self.outlive(How::Hangs).await } else { Ok(()) };
         }
+        if self.link.mirror.left().counts_rows() {
+            // The question would take it away; it is asked the next time.
+            return Ok(());
+        }
         let mut asker = self.asker();
-        let serves = if is_silent {
-            within_limit(limit, asker.command(&[mysql_wire::command::PING])).await.is_ok()
+        let answer = if is_silent {
+            within_limit(limit, asker.command(&[mysql_wire::command::PING])).await.map(drop)
         } else {
-            within_limit(limit, asker.execute(crate::service::READY)).await.is_ok()
+            within_limit(limit, asker.execute(crate::service::READY)).await.map(drop)
         };
-        match serves {
-            true => Ok(()),
+        match answer {
+            Ok(()) => Ok(()),
             // What it is in the middle of, that CN may yet say itself.
-            false if !is_silent && self.link.mirror.may_be_in_transaction() => Ok(()),
-            false => self.outlive(How::Hangs).await,
+            Err(CnError::Refused(_)) if self.link.mirror.may_be_in_transaction() => Ok(()),
+            Err(_) => self.outlive(How::Hangs).await,
         }
     }
 
@@ -93,7 +105,7 @@ impl Session {
             in_transaction: mirror.is_in_transaction(),
             may_be_in_transaction: mirror.may_be_in_transaction(),
             plain: mirror.is_plain(),
-            again: mirror.again().is_some(),
+            again: mirror.again().is_some() && !self.link.has_answer_begun(),
         }
     }
 
@@ -187,9 +199,10 @@ impl Session {
         })?;
         let state = self.as_known(&target.fresh).map_err(Not::Ever)?;
         let cn = target.placed.cn.name().clone();
-        let (prepared, counted) = match self.enter(&mut target, &state).await {
+        let (prepared, counted) = match self.enter(&mut target, &state, TO_ENTER).await {
             Ok(entered) => entered,
-            Err(why) => {
+            Err(NoEntry::Cn(error)) => return Err(Not::Yet(format!("{cn}: {error}"))),
+            Err(NoEntry::Wrong(why)) => {
                 target.connection.quit().await;
                 return Err(Not::There(cn, why));
             }
@@ -230,11 +243,11 @@ impl Session {
             (Verdict::Again, _) => self.link.send_again(),
             (Verdict::Owe, Some(err)) => self.link.owe(err),
             (_, Some(err)) => {
+                self.link.tell_of_cut(under_way, &err).await.map_err(|_| CloseReason::ClientGone)?;
                 // What it sent behind that was sent in the belief that it went well.
                 if self.link.has_more() {
-                    self.link.owe(err.clone());
+                    self.link.owe(err);
                 }
-                self.link.tell_of_cut(under_way, &err).await.map_err(|_| CloseReason::ClientGone)?;
             }
             (_, None) => {}
         }

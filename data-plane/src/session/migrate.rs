@@ -9,7 +9,7 @@
 //!
 //! Must not know: why the session moves.
 
-mod carry;
+pub(super) mod carry;
 pub(crate) mod outcome;
 pub(super) mod target;
 
@@ -290,14 +290,15 @@ impl Session {
                 return Ok(outcome);
             }
         };
-        let entered = self.enter(&mut target, &state).await;
+        let limit = self.plane().routing.policy().freeze_deadline;
+        let entered = self.enter(&mut target, &state, limit).await;
         let (prepared, counted) = match entered {
             Ok(entered) => entered,
             Err(why) => {
                 target.connection.quit().await;
                 let selected = self.link.mirror.left().selected();
                 self.say(&read::put_back(state.found_rows, 0, selected)).await?;
-                return Ok(Outcome::Failed(why));
+                return Ok(Outcome::Failed(why.to_string()));
             }
         };
         self.go_on_there(*target, &point, &prepared, counted);

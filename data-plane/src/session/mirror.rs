@@ -101,6 +101,10 @@ pub(crate) struct Mirror {
     plain: bool,
     /// The one command that is under way, where another CN may answer it as well as this one.
     again: Option<Box<[u8]>>,
+    /// An ERR came that nobody had asked for, and went to the client: the CN is about to close.
+    said_farewell: bool,
+    /// A status of the CN was heard.
+    heard_status: bool,
     /// The id that an OK told last.
     insert_id: u64,
     quit: bool,
@@ -157,6 +161,8 @@ impl Mirror {
             lost: Lost::default(),
             plain: true,
             again: None,
+            said_farewell: false,
+            heard_status: false,
             insert_id: 0,
             quit: false,
             last_status: AUTOCOMMIT,
@@ -226,6 +232,7 @@ impl Mirror {
 
     /// The CN says so of transactions.
     pub(crate) const fn found_status(&mut self, status: u16) {
+        self.heard_status = true;
         self.last_status = status & (IN_TRANS | AUTOCOMMIT);
         self.transaction = if status & IN_TRANS == 0 { Transaction::No } else { Transaction::Open };
     }
@@ -272,9 +279,14 @@ impl Mirror {
         self.statements.database_now()
     }
 
-    /// The session's transaction isolation and the like are as they were; it commits by itself or not.
-    pub(crate) const fn commits_itself(&self) -> bool {
-        self.last_status & AUTOCOMMIT != 0
+    /// Whether it commits by itself, as the CN said last; `None`: it said nothing since the login.
+    pub(crate) const fn commits_itself(&self) -> Option<bool> {
+        if self.heard_status { Some(self.last_status & AUTOCOMMIT != 0) } else { None }
+    }
+
+    /// Whether the CN told the client that it is about to close.
+    pub(crate) const fn said_farewell(&self) -> bool {
+        self.said_farewell
     }
 
     /// The CN is gone, with whatever was under way on it; but for `again`, which another one is to answer.
@@ -311,6 +323,14 @@ impl Mirror {
     /// The CN says whether there are warnings.
     pub(crate) const fn found_warnings(&mut self, any: bool) {
         self.left.found_warnings(any);
+    }
+
+    /// A command goes to no CN.
+    pub(crate) fn throws_away(&mut self, command: Command<'_>) {
+        let bulk = command.code == command::STMT_BULK_EXECUTE;
+        if bulk || command.code == command::STMT_EXECUTE {
+            self.statements.throws_away(command.statement(), command.body, command.whole, bulk);
+        }
     }
 
     /// What a command that begins so would read of what was lost with a CN, in words.
@@ -594,7 +614,7 @@ impl Mirror {
         // Of several commands that are under way nobody knows here which this is, nor of several statements of a text.
         let tables = self.tables && !self.several && self.sent == self.answered.wrapping_add(1);
         self.lost.rows = false;
-        self.lost.warnings &= !tables;
+        self.lost.warnings &= !tables && warnings == 0;
         self.lost.found_rows &= !selected;
         self.left.behind(warnings > 0, tables, rows, selected);
     }

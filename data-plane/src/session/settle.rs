@@ -37,6 +37,9 @@ impl Kept {
     pub(crate) const WORDS: [&'static str; 3] = ["known", "pinned", "failed"];
 }
 
+/// How long a CN is not asked that may not answer.
+const AVOIDED: Duration = Duration::from_secs(1);
+
 /// Longer than any session lives: warnings are never asked away.
 const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -49,6 +52,11 @@ impl Session {
             return Ok(());
         }
         if self.moving.is_some() || self.farewell.is_some() || !self.is_unsettled() {
+            return Ok(());
+        }
+        if self.plane().routing.is_avoided(&self.cn) {
+            // It may not answer: that is for its checks to find out.
+            self.worker.settling.add(&self.enrolled.view, Some(Instant::now() + AVOIDED));
             return Ok(());
         }
         if self.link.safe_point().is_none() {
@@ -176,8 +184,8 @@ impl Session {
         }
         state.facts.database = database;
         // What a login's OK says of it is from before `init_connect`.
-        if mirror.queries() > 0 {
-            state.facts.autocommit = mirror.commits_itself();
+        if let Some(commits_itself) = mirror.commits_itself() {
+            state.facts.autocommit = commits_itself;
         }
         // The CN that it was on when it was asked numbered the session; its client did not.
         if !mirror.has_changed(b"pseudo_thread_id") {

@@ -11,6 +11,7 @@
 //!   it: a tracker that was switched on anew begins with how things stand, one that was on tells what is
 //!   new;
 //! - the bit SERVER_SESSION_STATE_CHANGED in EOF packets, where it says nothing that a client can use;
+//! - whether an error names row 0 or row 1: where it names none, it has the number that its connection had last;
 //! - by a way on which sessions move: the number of a statement in the text of an error, the number of a row that an
 //!   error names, what is said of a KILL by a number of a CN that the session left, what is
 //!   told of transactions, everything behind the error that a value was lost with its CN, and whether the first OK behind an error names the default database again.
@@ -348,7 +349,11 @@ impl Player {
             return mask_moved(payload);
         }
         if ![1243, 1421].contains(&code) {
-            return payload.to_vec();
+            // An argument of a CALL has the row of whatever its connection did before: of none, or of a question.
+            return match payload.strip_suffix(b"at row 0") {
+                Some(before) => [before, b"at row 1"].concat(),
+                None => payload.to_vec(),
+            };
         }
         let (head, text) = payload.split_at(payload.len().min(9)); // code and SQLSTATE
         let mut text = String::from_utf8_lossy(text).into_owned();

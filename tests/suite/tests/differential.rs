@@ -139,7 +139,7 @@ impl<'a> Comparison<'a> {
 
     /// Runs seeds: nothing may differ and, if they are many, nothing may be left out.
     async fn must_agree(&self, seeds: Vec<u64>) -> Result<()> {
-        let whole = seeds.len() >= 500;
+        let whole = seeds.len() >= if self.surface.moves { 1000 } else { 500 };
         let (coverage, differences) = self.run(seeds).await?;
         println!("{coverage}");
         let first: Vec<_> =

@@ -58,6 +58,10 @@ pub(crate) const fn verdict(scene: &Scene) -> Verdict {
     if matches!(scene.standing, Standing::Within) {
         return Verdict::Close;
     }
+    if scene.awaited == 0 && scene.sends {
+        // A command without an answer: nobody could be told where it ends.
+        return Verdict::Close;
+    }
     if scene.awaited == 0 {
         return if scene.may_be_in_transaction { Verdict::Owe } else { Verdict::Nothing };
     }
@@ -138,6 +142,7 @@ mod tests {
             (IN_TRANSACTION, Owe),
             (Scene { how: How::Hangs, ..IN_TRANSACTION }, Owe),
             (Scene { may_be_in_transaction: true, ..IDLE }, Owe),
+            (Scene { sends: true, ..IDLE }, Close),
             (Scene { again: true, ..BUSY }, Again),
             (Scene { again: true, how: How::Hangs, ..BUSY }, Again),
             (Scene { again: true, sends: true, ..BUSY }, Unknown),

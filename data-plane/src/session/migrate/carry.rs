@@ -4,20 +4,36 @@
 
 use super::outcome::Outcome;
 use super::target::{self, Target};
+use crate::cn::CnError;
 use crate::cn::converse::Said;
 use crate::engine::mysql::catalog::Catalog;
 use crate::engine::mysql::read::{self, State, Unreadable};
 use crate::engine::mysql::write::{self, Prepared, Script, ToPrepare, ToRestore};
 use crate::session::Session;
 use crate::session::close::CloseReason;
-use crate::session::command::{TO_RESET, within_limit};
+use crate::session::command::within_limit;
 use crate::session::mirror::left::Counted;
 use crate::session::mirror::statements::{Statement, Under};
 use crate::session::pin::PinReason;
 use mysql_wire::reply;
 use mysql_wire::sql::Hints;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// Why a session's state is not in the new one.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::session) enum NoEntry {
+    /// The CN did not answer.
+    #[error(transparent)]
+    Cn(CnError),
+    /// It could not be put there, or is not what it was.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+/// How long a CN may take to say what a session is: many times what it takes one that is buried in work.
+const TO_SAY: Duration = Duration::from_secs(20);
 
 impl Session {
     /// The statements that can be prepared again now, in the order in which they were prepared.
@@ -154,10 +170,15 @@ impl Session {
         &mut self,
         target: &mut Target,
         state: &State,
-    ) -> Result<(Vec<Prepared>, Counted), String> {
-        let missing = self.to_prepare(&target.prepared).ok_or("a statement cannot be prepared again")?;
+        limit: Duration,
+    ) -> Result<(Vec<Prepared>, Counted), NoEntry> {
+        let missing = self
+            .to_prepare(&target.prepared)
+            .ok_or_else(|| NoEntry::Wrong("a statement cannot be prepared again".into()))?;
         if self.has_some_without_database() {
-            return Err("a statement was prepared while there was no default database".into());
+            return Err(NoEntry::Wrong(
+                "a statement was prepared while there was no default database".into(),
+            ));
         }
         let mirror = &self.link.mirror;
         let now = mirror.statements();
@@ -187,14 +208,15 @@ impl Session {
             leaves_own: ![Hints::VARIABLES, Hints::HIDDEN].into_iter().any(|hint| mirror.hints().has(hint)),
         };
         let has_changed = |name: &[u8]| mirror.has_changed(name);
-        let at = write::restore(&mut script, &to, has_changed).map_err(|wrong| wrong.to_string())?;
-        let limit = self.plane().routing.policy().freeze_deadline;
-        let said = target.run(&script, &closed, limit).await.map_err(|error| error.to_string())?;
-        let mut prepared = script.check(&said).map_err(|wrong| wrong.to_string())?;
+        let at = write::restore(&mut script, &to, has_changed)
+            .map_err(|wrong| NoEntry::Wrong(wrong.to_string()))?;
+        let said = target.run(&script, &closed, limit).await.map_err(NoEntry::Cn)?;
+        let mut prepared = script.check(&said).map_err(|wrong| NoEntry::Wrong(wrong.to_string()))?;
         let answers = said.get(at..).unwrap_or_default();
-        let counted = write::verify(&to, answers, has_changed).map_err(|wrong| wrong.to_string())?;
+        let counted =
+            write::verify(&to, answers, has_changed).map_err(|wrong| NoEntry::Wrong(wrong.to_string()))?;
         if target.connection.stream.has_unread() {
-            return Err("the CN said more than it was asked".into());
+            return Err(NoEntry::Wrong("the CN said more than it was asked".into()));
         }
         prepared.append(&mut target.prepared);
         Ok((prepared, counted))
@@ -224,8 +246,8 @@ impl Session {
 
     /// Says `commands` to the session's CN, and hears it out.
     pub(in crate::session) async fn say(&mut self, commands: &[Vec<u8>]) -> Result<Vec<Said>, CloseReason> {
-        // The client did not ask for this: it costs nobody the session that its CN stands still here.
-        let said = within_limit(TO_RESET, self.asker().converse(commands)).await;
+        // A CN that says nothing for so long says nothing to anybody.
+        let said = within_limit(TO_SAY, self.asker().converse(commands)).await;
         said.map_err(|_| CloseReason::CnGone)
     }
 }

@@ -132,6 +132,7 @@ impl Answered for Mirror {
     }
 
     fn err(&mut self, pending: Option<&Pending>, code: u16) {
+        self.said_farewell |= pending.is_none();
         // An ERR carries neither status nor changes.
         self.transaction = Transaction::Unknown;
         self.hints = self.hints.with(Hints::VARIABLES).with(Hints::LAST_RESULT);

@@ -281,6 +281,23 @@ impl Statements {
         }
     }
 
+    /// An execute of `id` goes to no CN: with it, types that later ones go by, which then would be read by others.
+    pub(super) fn throws_away(&mut self, id: u32, body: &[u8], whole: bool, bulk: bool) {
+        let read = if bulk { bulk_types } else { types };
+        let Some(statement) = self.get_mut(id) else { return };
+        let cut = !whole
+            && body.len()
+                < 9 + usize::from(statement.params.div_ceil(8)) + 1 + 2 * usize::from(statement.params);
+        let binds =
+            read(body, statement.params).is_some_and(|types| statement.types.as_deref() != Some(types));
+        if statement.params > 0 && (binds || cut) {
+            let message =
+                format!("Unknown prepared statement handler ({id}): its types were lost with the CN");
+            statement.refused = Some(Box::new(reply::Err::new(1243, "HY000", message)));
+            self.refused = true;
+        }
+    }
+
     /// Statements of now, by the ids that the client knows them by, in the order in which they were prepared.
     pub(super) fn in_order(&self) -> Vec<(u32, &Statement)> {
         let mut all: Vec<(u32, &Statement)> = self.by_id.iter().map(|(id, one)| (*id, one)).collect();

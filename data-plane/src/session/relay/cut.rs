@@ -5,7 +5,6 @@
 use super::hold::SafePoint;
 use super::{BURST, Link};
 use mysql_wire::reply;
-use mysql_wire::request::Stop;
 use tokio::io::AsyncReadExt as _;
 
 /// Where the client stands in the answers that it awaits.
@@ -44,6 +43,11 @@ impl Link {
         }
     }
 
+    /// Whether the client was sent something of the answer that it awaits.
+    pub(crate) const fn has_answer_begun(&self) -> bool {
+        self.responses.has_begun()
+    }
+
     /// How many commands await their answers.
     pub(crate) fn awaited(&self) -> usize {
         self.requests.awaited()
@@ -76,9 +80,8 @@ impl Link {
         self.has_cn_ended = false;
         self.in_vain = (0, 0, 0);
         self.comes_to_rest = false;
-        if !matches!(self.stopped, Some(Stop::Intercepted(_))) {
-            self.stopped = None;
-        }
+        // What it was stopped for is found anew, unless it is thrown away.
+        self.stopped = None;
         self.again |= !self.client_held.is_empty();
         (SafePoint::of_cut(), UnderWay { awaited, seq, sends })
     }

@@ -7,6 +7,7 @@ use super::{Event, Link};
 use mysql_wire::command::{self, Kind, Shape};
 use mysql_wire::packet::{FULL, HEADER, Header};
 use mysql_wire::reply;
+use mysql_wire::request::Command;
 use std::task::{Context, Poll, ready};
 
 /// An error, and how far the command is thrown away that gets it.
@@ -68,6 +69,9 @@ impl Link {
 
     fn pay(&mut self, cx: &mut Context<'_>) -> Result<(), Event> {
         let Some(owed) = &mut self.owed else { return Ok(()) };
+        if let Some(command) = owed.throws_away(&self.client_held) {
+            self.mirror.throws_away(command);
+        }
         match owed.take(&mut self.client_held) {
             Done::Partial => {}
             Done::Forward(len) => {
@@ -100,6 +104,11 @@ impl Link {
 }
 
 impl Owed {
+    /// The command at the front of `bytes` that begins to be thrown away, as far as it is there.
+    fn throws_away<'a>(&self, bytes: &'a [u8]) -> Option<Command<'a>> {
+        if self.begun || self.left > 0 { None } else { super::hold::beginning(bytes) }
+    }
+
     /// Takes what it can from the front of `bytes`.
     fn take(&mut self, bytes: &mut Vec<u8>) -> Done {
         loop {
@@ -122,6 +131,15 @@ impl Owed {
                     self.begin(header, bytes);
                     continue;
                 };
+                // What an execute is to use is thrown away with it.
+                let is_of_execute = code == command::STMT_SEND_LONG_DATA;
+                if is_of_execute && bytes.len() < HEADER + header.len {
+                    return Done::Partial;
+                }
+                if is_of_execute {
+                    bytes.drain(..HEADER + header.len);
+                    continue;
+                }
                 if command::kind(code) == Kind::Forward(Shape::None) {
                     let len = HEADER + header.len;
                     return if bytes.len() < len { Done::Partial } else { Done::Forward(len) };

@@ -20,6 +20,9 @@ const BUSY: Duration = Duration::from_millis(200);
 /// How often a session that works is looked at again.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// Between two looks: each is at all that wait.
+const PACE: Duration = Duration::from_millis(10);
+
 /// Sessions of one CN that a data plane settles in a second, all its workers together, and how many at once.
 const RATE: f64 = 200.0;
 const BURST: f64 = 32.0;
@@ -177,7 +180,7 @@ pub(crate) async fn run(plane: std::sync::Arc<Plane>, settling: Rc<Settling>) {
         }
         match settling.look(now, rate) {
             Some(next) => {
-                let next = next.max(now + Duration::from_millis(1));
+                let next = next.max(now + PACE);
                 let long = next > now + AGAIN;
                 tokio::select! {
                     () = sleep_until(next) => {}
@@ -187,6 +190,8 @@ pub(crate) async fn run(plane: std::sync::Arc<Plane>, settling: Rc<Settling>) {
             }
             None => settling.arrived.notified().await,
         }
+        // However many come.
+        sleep_until(now + PACE).await;
     }
 }
 
