@@ -20,6 +20,9 @@ const FRESH: Duration = Duration::from_secs(2);
 /// How often it is asked while nobody must know.
 const ROUND: Duration = Duration::from_secs(60);
 
+/// How long an answer holds while no CN gives another: longer than a round.
+const OLD: Duration = Duration::from_secs(90);
+
 /// CNs that are asked before it is given up.
 const TRIES: usize = 3;
 
@@ -28,13 +31,14 @@ pub(crate) struct Code {
     routing: Arc<Routing>,
     service: Service,
     may_be: AtomicBool,
-    asked: Mutex<Option<Instant>>,
+    /// When a CN said so.
+    said: Mutex<Option<Instant>>,
 }
 
 impl Code {
     /// Nothing is known yet.
     pub(crate) fn new(routing: Arc<Routing>, service: Service) -> Self {
-        Self { routing, service, may_be: AtomicBool::new(true), asked: Mutex::default() }
+        Self { routing, service, may_be: AtomicBool::new(true), said: Mutex::default() }
     }
 
     /// Whether there may be some, as far as is known.
@@ -44,13 +48,12 @@ impl Code {
 
     /// Whether there is some now. One question, shared by all who ask meanwhile.
     pub(crate) async fn is_there(&self) -> bool {
-        let mut asked = self.asked.lock().await;
-        if asked.is_some_and(|at| at.elapsed() < FRESH) {
+        let mut said = self.said.lock().await;
+        if said.is_some_and(|at| at.elapsed() < FRESH) {
             return self.may_be();
         }
         let mut found = None;
-        let cns = self.routing.any();
-        for cn in cns.iter().take(TRIES) {
+        for cn in self.routing.any().iter().take(TRIES) {
             match self.service.has_code(cn.name()).await {
                 Ok(has) => {
                     found = Some(has);
@@ -59,9 +62,14 @@ impl Code {
                 Err(error) => tracing::debug!(cn = %cn.name(), %error, "ask for stored code"),
             }
         }
-        let may_be = found.unwrap_or(true);
+        // Where no CN says anything now, what one said a moment ago is as good.
+        let may_be = match (found, *said) {
+            (Some(has), _) => has,
+            (None, Some(at)) if at.elapsed() < OLD => return self.may_be(),
+            (None, _) => true,
+        };
         self.may_be.store(may_be, Ordering::Relaxed);
-        *asked = (!cns.is_empty()).then(Instant::now);
+        *said = found.map(|_| Instant::now());
         may_be
     }
 }

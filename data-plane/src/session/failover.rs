@@ -76,8 +76,8 @@ impl Session {
             let waits = self.view().idle_since().elapsed() >= limit;
             return if is_silent && waits { self.outlive(How::Hangs).await } else { Ok(()) };
         }
-        if self.link.mirror.left().counts_rows() {
-            // The question would take it away; it is asked the next time.
+        if !is_silent && self.link.mirror.left().counts_rows() {
+            // The question would take it away; it is asked the next time. One that is silent hardly answers.
             return Ok(());
         }
         let mut asker = self.asker();
