@@ -184,6 +184,25 @@ async fn five_hundred_sessions_with_state_notice_nothing() -> Result<()> {
     Ok(())
 }
 
+/// SIGTERM: the server ends its sessions one by one while it still answers, or does not any more.
+#[tokio::test]
+async fn a_cn_that_is_stopped_in_order_costs_its_sessions_nothing() -> Result<()> {
+    let mut two = Two::start().await?;
+    let shunt = two.shunt(|setup| setup).await?;
+    let mut s = login(&shunt, &app()).await?;
+    let mut beside = beside(&shunt, &s, 10).await?;
+    s.run("SET @a = 5").await?;
+    settled(&shunt, 1.0).await;
+    two.of(&shunt, &s).await?.stop().await?;
+    assert_eq!(s.value("SELECT @a").await?, "5");
+    for one in &mut beside {
+        assert_eq!(one.value("SELECT 7").await?, "7");
+        assert_eq!(one.value("SELECT 8").await?, "8");
+    }
+    failed_over(&shunt, "lost", 0.0).await;
+    Ok(())
+}
+
 /// A CN that ends a session on purpose is no CN that died.
 #[tokio::test]
 async fn a_session_that_its_cn_kills_is_not_revived() -> Result<()> {
