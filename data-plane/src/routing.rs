@@ -79,6 +79,11 @@ pub(crate) enum Heard {
 }
 
 impl State {
+    /// Whether `cn` is known to be down.
+    fn is_down(&self, cn: &CnId) -> bool {
+        self.cns.get(cn).is_some_and(|view| view.health == Health::Down)
+    }
+
     /// Whether `cn` is to be found at `address` now: what was heard there of late is about it.
     fn is_at(&self, cn: &CnId, address: &str) -> bool {
         let routed = self.snapshot.as_ref().and_then(|snapshot| snapshot.cn(cn));
@@ -248,10 +253,7 @@ impl Routing {
         let state = &mut *guard;
         let empty = Arc::new(RoutingSnapshot::default());
         let snapshot = state.snapshot.as_ref().unwrap_or(&empty);
-        let down = |cn: &RoutedCn| {
-            tried.contains(cn.name())
-                || state.cns.get(cn.name()).is_some_and(|view| view.health == Health::Down)
-        };
+        let down = |cn: &RoutedCn| tried.contains(cn.name()) || state.is_down(cn.name());
         let matched = route(snapshot, request, down)?;
         Ok(self.reserve(state, &matched))
     }
@@ -271,7 +273,7 @@ impl Routing {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let snapshot = state.snapshot.as_ref().ok_or("there is no routing state")?;
-        let down = |cn: &RoutedCn| state.cns.get(cn.name()).is_some_and(|view| view.health == Health::Down);
+        let down = |cn: &RoutedCn| state.is_down(cn.name());
         let mut matched = route(snapshot, request, down).map_err(|refusal| refusal.to_string())?;
         if let Some(to) = to {
             if Some(to) == from {
@@ -294,7 +296,7 @@ impl Routing {
     /// Whether a session of `request` that is on `from` may use another CN now.
     pub(crate) fn has_other(&self, request: &Request, from: &CnId) -> bool {
         let state = self.state.lock();
-        let down = |cn: &RoutedCn| state.cns.get(cn.name()).is_some_and(|view| view.health == Health::Down);
+        let down = |cn: &RoutedCn| state.is_down(cn.name());
         let matched = state.snapshot.as_ref().and_then(|snapshot| route(snapshot, request, down).ok());
         matched.is_some_and(|matched| matched.cns.iter().any(|cn| cn.name() != from))
     }
@@ -320,8 +322,7 @@ impl Routing {
     pub(crate) fn usable(&self) -> BTreeSet<CnId> {
         let state = self.state.lock();
         let Some(snapshot) = &state.snapshot else { return BTreeSet::new() };
-        let is_down = |cn: &CnId| state.cns.get(cn).is_some_and(|view| view.health == Health::Down);
-        let usable = snapshot.cns().filter(|cn| unusable(cn, is_down(cn.name())).is_none());
+        let usable = snapshot.cns().filter(|cn| unusable(cn, state.is_down(cn.name())).is_none());
         usable.map(|cn| cn.name().clone()).collect()
     }
 
@@ -336,9 +337,7 @@ impl Routing {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let Some(snapshot) = &state.snapshot else { return Vec::new() };
-        let is_up =
-            |cn: &Arc<RoutedCn>| state.cns.get(cn.name()).is_none_or(|view| view.health != Health::Down);
-        let mut cns: Vec<_> = snapshot.cns().filter(|cn| is_up(cn)).cloned().collect();
+        let mut cns: Vec<_> = snapshot.cns().filter(|cn| !state.is_down(cn.name())).cloned().collect();
         if let Some(rng) = &mut state.rng {
             cns.shuffle(rng);
         }
@@ -465,8 +464,7 @@ impl Routing {
     pub(crate) fn not_down(&self) -> Vec<CnId> {
         let state = self.state.lock();
         let Some(snapshot) = &state.snapshot else { return Vec::new() };
-        let is_up = |cn: &CnId| state.cns.get(cn).is_none_or(|view| view.health != Health::Down);
-        snapshot.cns().map(|cn| cn.name()).filter(|cn| is_up(cn)).cloned().collect()
+        snapshot.cns().map(|cn| cn.name()).filter(|cn| !state.is_down(cn)).cloned().collect()
     }
 
     /// A session logged in on `cn`, which said so of itself. Kept where nothing better is known.
@@ -498,7 +496,7 @@ impl Routing {
 
     /// Whether `cn` is down.
     pub(crate) fn is_down(&self, cn: &CnId) -> bool {
-        self.state.lock().cns.get(cn).is_some_and(|view| view.health == Health::Down)
+        self.state.lock().is_down(cn)
     }
 
     /// Whether `cn` is avoided, or would be where there is another.

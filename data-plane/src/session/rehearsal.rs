@@ -62,8 +62,7 @@ impl Session {
             let selects = self.link.held_command().is_some_and(|command| {
                 command.body.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"SELECT"))
             });
-            if since.is_unsettled(false) || since.has_new_insert_id() || !selects || self.is_known().is_err()
-            {
+            if since.is_to_ask(false) || !selects || self.is_known().is_err() {
                 self.settle_now().await?;
             }
             if self.can_be_rebuilt().await.is_ok() {

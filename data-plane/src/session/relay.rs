@@ -311,9 +311,8 @@ impl Link {
         };
         let upload = if self.requests.is_uploading() { PinReason::Upload.bit() } else { 0 };
         self.view.show(state, self.mirror.pins() | upload, queries);
-        let since = self.mirror.since();
-        let is_unsettled = since.has_new_insert_id() || since.is_unsettled(self.settling.code_may_be());
-        if is_unsettled && self.settle_tried != Some(queries) {
+        let is_to_ask = self.mirror.since().is_to_ask(self.settling.code_may_be());
+        if is_to_ask && self.settle_tried != Some(queries) {
             self.settling.add(&self.view, None);
         }
     }

@@ -51,7 +51,8 @@ impl Session {
         if config.restless || config.mortal {
             return Ok(());
         }
-        if self.moving.is_some() || self.farewell.is_some() || !self.is_unsettled() {
+        let is_to_ask = self.link.mirror.since().is_to_ask(self.plane().code.may_be());
+        if self.moving.is_some() || self.farewell.is_some() || !is_to_ask {
             return Ok(());
         }
         if self.plane().routing.is_avoided(&self.cn) {
@@ -72,12 +73,6 @@ impl Session {
         self.settles = false;
         self.link.hold(Hold::No);
         self.settle().await
-    }
-
-    /// Whether the CN has something to say of it that is not known.
-    pub(super) fn is_unsettled(&self) -> bool {
-        let since = self.link.mirror.since();
-        since.is_unsettled(self.plane().code.may_be()) || since.has_new_insert_id()
     }
 
     /// Asks the CN what the session is, unless that costs its client something that it may yet read.

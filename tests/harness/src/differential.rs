@@ -14,7 +14,8 @@
 //! - whether an error names row 0 or row 1: where it names none, it has the number that its connection had last;
 //! - by a way on which sessions move: the number of a statement in the text of an error, the number of a row that an
 //!   error names, what is said of a KILL by a number of a CN that the session left, what is
-//!   told of transactions, everything behind the error that a value was lost with its CN, and whether the first OK behind an error names the default database again.
+//!   told of transactions, everything behind the error that a value was lost with its CN, and whether the
+//!   first OK behind an error names the default database again.
 
 use crate::caps::Caps;
 use crate::command::{self, com};

@@ -35,9 +35,7 @@ impl Two {
 
     /// Shunt in front of both, set up by `with` besides.
     async fn shunt(&self, with: impl FnOnce(Setup) -> Setup) -> Result<Shunt> {
-        let [one, two] = &self.cns;
-        let group = Group::named("shared").cn("cn-1", one.address()).cn_by_name("cn-2", two.address());
-        let shunt = with(setup().group(group)).standalone().await?;
+        let shunt = self.shunt_before_what_is_left(with).await?;
         seen(&shunt).await;
         Ok(shunt)
     }

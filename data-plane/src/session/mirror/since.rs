@@ -80,6 +80,11 @@ impl Since {
         self.state || (self.texts && code) || matches!(self.next_transaction, Some(true))
     }
 
+    /// Whether the CN has anything to say that is not known.
+    pub(crate) const fn is_to_ask(self, code: bool) -> bool {
+        self.insert_id || self.is_unsettled(code)
+    }
+
     /// Whether only what a client seldom reads is not known.
     pub(crate) const fn has_new_insert_id(self) -> bool {
         self.insert_id

@@ -189,6 +189,11 @@ fn bulk_types(body: &[u8], params: u16) -> Option<&[u8]> {
     sends.then(|| body.get(6..6 + 2 * usize::from(params))).flatten()
 }
 
+/// The types that an execute binds, with several rows or not.
+fn bound(body: &[u8], params: u16, bulk: bool) -> Option<&[u8]> {
+    if bulk { bulk_types(body, params) } else { types(body, params) }
+}
+
 impl Statements {
     /// None, in a session whose default database is `database`.
     pub(super) fn new(database: Option<&[u8]>) -> Self {
@@ -273,8 +278,7 @@ impl Statements {
     /// Takes in what an execute of `id` binds.
     pub(super) fn bind(&mut self, id: u32, body: &[u8], bulk: bool) {
         let Some(statement) = self.get_mut(id) else { return };
-        let types = if bulk { bulk_types } else { types };
-        if let Some(types) = types(body, statement.params)
+        if let Some(types) = bound(body, statement.params, bulk)
             && statement.types.as_deref() != Some(types)
         {
             statement.types = Some(types.into());
@@ -283,13 +287,12 @@ impl Statements {
 
     /// An execute of `id` goes to no CN: with it, types that later ones go by, which then would be read by others.
     pub(super) fn throws_away(&mut self, id: u32, body: &[u8], whole: bool, bulk: bool) {
-        let read = if bulk { bulk_types } else { types };
         let Some(statement) = self.get_mut(id) else { return };
         let cut = !whole
             && body.len()
                 < 9 + usize::from(statement.params.div_ceil(8)) + 1 + 2 * usize::from(statement.params);
-        let binds =
-            read(body, statement.params).is_some_and(|types| statement.types.as_deref() != Some(types));
+        let binds = bound(body, statement.params, bulk)
+            .is_some_and(|types| statement.types.as_deref() != Some(types));
         if statement.params > 0 && (binds || cut) {
             let message =
                 format!("Unknown prepared statement handler ({id}): its types were lost with the CN");

@@ -29,6 +29,15 @@ async fn session(shunt: &Shunt) -> Result<Raw> {
     Ok(s)
 }
 
+/// The session's CN stands still, is sent this, and dies with it.
+async fn dies_with(two: &mut Two, shunt: &Shunt, s: &mut Raw, last: &[u8]) -> Result<()> {
+    let cn = two.of(shunt, s).await?;
+    cn.freeze().await?;
+    s.send(last).await?;
+    is_in_state(shunt, s, "active").await;
+    cn.kill()
+}
+
 /// In a transaction, with nothing under way: the next command, whatever it is, and all that came with it.
 #[tokio::test]
 async fn a_transaction_is_told_that_it_was_rolled_back() -> Result<()> {
@@ -84,11 +93,7 @@ async fn what_is_under_way_is_told_what_is_certain() -> Result<()> {
         for sql in before {
             s.query(sql).await?;
         }
-        let cn = two.of(&shunt, &s).await?;
-        cn.freeze().await?;
-        s.send(&command::query(last)).await?;
-        is_in_state(&shunt, &s, "active").await;
-        cn.kill()?;
+        dies_with(&mut two, &shunt, &mut s, &command::query(last)).await?;
         is_told(&mut s, told).await.map_err(|error| error.context(last))?;
         lives(&mut s).await?;
         two.revive(&shunt).await?;
@@ -112,11 +117,7 @@ async fn what_changes_nothing_is_answered_by_another_cn() -> Result<()> {
     ];
     for last in cases {
         let mut s = session(&shunt).await?;
-        let cn = two.of(&shunt, &s).await?;
-        cn.freeze().await?;
-        s.send(&last).await?;
-        is_in_state(&shunt, &s, "active").await;
-        cn.kill()?;
+        dies_with(&mut two, &shunt, &mut s, &last).await?;
         s.receive().await?.success()?;
         assert_eq!(s.value("SELECT @a").await?, "5");
         two.revive(&shunt).await?;
