@@ -58,17 +58,12 @@ impl Asking {
             after,
             limit: u32::try_from(size).unwrap_or(u32::MAX),
         };
-        let connected = self.planes.connected();
-        let asked = connected.into_iter().map(async |id| {
-            let answer = self.ask(&id, Ask::List(order.clone())).await;
-            (id, answer)
-        });
         let mut unanswered = self.planes.silent();
         let mut parts = Vec::new();
-        for (id, answer) in join_all(asked).await {
+        for (id, answer) in self.ask_all(&Ask::List(order)).await {
             match answer {
                 Some(Answer::Sessions { sessions, more }) => parts.push((sessions, more)),
-                Some(Answer::Killed(_) | Answer::Moved(_)) | None => unanswered.push(id),
+                _ => unanswered.push(id),
             }
         }
         unanswered.sort_unstable();
@@ -85,7 +80,7 @@ impl Asking {
             Some(Answer::Sessions { sessions, .. }) => {
                 sessions.into_iter().find(|session| session.id == session_id).ok_or_else(missing)
             }
-            Some(Answer::Killed(_) | Answer::Moved(_)) | None => Err(Error::Unanswered(owner)),
+            _ => Err(Error::Unanswered(owner)),
         }
     }
 
@@ -94,7 +89,7 @@ impl Asking {
         let Some(owner) = self.owner(order.session_id) else { return (Outcome::Unknown, String::new()) };
         let outcome = match self.ask(&owner, Ask::Kill(order)).await {
             Some(Answer::Killed(outcome)) => outcome,
-            Some(Answer::Sessions { .. } | Answer::Moved(_)) | None => Outcome::Unreachable,
+            _ => Outcome::Unreachable,
         };
         (outcome, owner)
     }
@@ -105,12 +100,38 @@ impl Asking {
         let Some(owner) = self.owner(order.session_id) else { return Ok(gone()) };
         match self.ask_within(&owner, Ask::Move(order), MOVE).await {
             Some(Answer::Moved(moved)) => Ok(moved),
-            Some(Answer::Sessions { .. } | Answer::Killed(_)) | None => Err(Error::Unanswered(owner)),
+            _ => Err(Error::Unanswered(owner)),
         }
+    }
+
+    /// Has every data plane even out its sessions, or say what that would be.
+    pub(crate) async fn rebalance(&self, order: pb::order::Rebalance) -> pb::RebalancePlan {
+        let mut plan = pb::RebalancePlan { dry_run: order.dry_run, ..pb::RebalancePlan::default() };
+        plan.unanswered = self.planes.silent();
+        for (id, answer) in self.ask_all(&Ask::Rebalance(order)).await {
+            match answer {
+                Some(Answer::Plan(part)) => {
+                    plan.parts.extend(part.parts);
+                    plan.left_out = plan.left_out.saturating_add(part.left_out);
+                }
+                _ => plan.unanswered.push(id),
+            }
+        }
+        plan.unanswered.sort_unstable();
+        plan
     }
 
     fn owner(&self, session_id: u32) -> Option<String> {
         blocks::owner(&self.cluster.view(), session_id).map(str::to_owned)
+    }
+
+    /// What each that is connected answers.
+    async fn ask_all(&self, ask: &Ask) -> Vec<(String, Option<Answer>)> {
+        let asked = self.planes.connected().into_iter().map(async |id| {
+            let answer = self.ask(&id, ask.clone()).await;
+            (id, answer)
+        });
+        join_all(asked).await
     }
 
     async fn ask(&self, id: &str, ask: Ask) -> Option<Answer> {

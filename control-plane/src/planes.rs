@@ -61,6 +61,8 @@ pub(crate) enum Ask {
     Kill(pb::order::KillOrder),
     /// Move a session.
     Move(pb::order::MoveOrder),
+    /// Even out its sessions.
+    Rebalance(pb::order::Rebalance),
 }
 
 /// What it answers.
@@ -69,6 +71,7 @@ pub(crate) enum Answer {
     Sessions { sessions: Vec<pb::Session>, more: bool },
     Killed(pb::killed::Outcome),
     Moved(pb::Moved),
+    Plan(pb::order::Plan),
 }
 
 /// A question on its way. Dropping it unanswered tells the asker.

@@ -94,6 +94,7 @@ pub async fn run(
     let code = Code::new(Arc::clone(&routing), service.clone());
     let (workers, mailboxes) = Workers::new(config.workers);
     let (elsewhere, kills) = Elsewhere::new();
+    let (asks, plans_asked) = rebalance::plan::Asks::new();
     let limits = config.limits;
     let plane = Arc::new(Plane {
         id: own_id(&state.join("id"))?,
@@ -105,6 +106,7 @@ pub async fn run(
         ids: SessionIds::open(state.join("session-ids")),
         workers,
         elsewhere,
+        rebalance: asks,
         metrics: Metrics::new(),
         catalogs: Catalogs::default(),
         config,
@@ -118,7 +120,7 @@ pub async fn run(
     own(&mut tasks, "routing client", client.run());
     own(&mut tasks, "code", code::run(Arc::clone(&plane)));
     own(&mut tasks, "hangs", hangs::run(Arc::clone(&plane)));
-    own(&mut tasks, "rebalance", rebalance::run(Arc::clone(&plane)));
+    own(&mut tasks, "rebalance", rebalance::run(Arc::clone(&plane), plans_asked));
     let stop_http = CancellationToken::new();
     let accepting = Arc::new(AtomicBool::new(false));
     let status = http::Status {

@@ -8,6 +8,7 @@ use crate::ids::SessionIds;
 use crate::kill::Elsewhere;
 use crate::metrics::Metrics;
 use crate::newest::Newest;
+use crate::rebalance::plan::Asks;
 use crate::routing::Routing;
 use crate::service::Service;
 use crate::session::inbox::{Farewell, Order};
@@ -30,6 +31,8 @@ pub(crate) struct Plane {
     pub(crate) ids: SessionIds,
     pub(crate) workers: Workers,
     pub(crate) elsewhere: Elsewhere,
+    /// Plans of moves, for operators.
+    pub(crate) rebalance: Asks,
     pub(crate) metrics: Metrics,
     /// The session variables of CNs, as they were asked.
     pub(crate) catalogs: Catalogs,

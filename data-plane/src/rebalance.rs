@@ -5,21 +5,28 @@
 //! others fill it up to its share. Both are decided by the same function as a login ([`route`], [`tier`]), by what this data
 //! plane counts itself: where each data plane evens out its own sessions, all of them together are even.
 //!
-//! The decisions are pure ([`leaving`], [`filling`]); [`run`] acts on them, at the rate that the policy allows. A session
-//! that cannot move is tried again later and later. Imbalance that merely grew is nobody's reason to move here.
+//! The decisions are pure ([`decide`]); [`run`] acts on them, at the rate that the policy allows. A session that cannot move
+//! is tried again later and later. Imbalance that merely grew is nobody's reason to move here, unless an operator asks for
+//! it ([`plan`]).
 //!
 //! Must not know: packets, how a session moves.
+
+mod decide;
+pub(crate) mod plan;
+
+pub(crate) use decide::Seen;
 
 use crate::plane::Plane;
 use crate::session::inbox::Order;
 use crate::sessions::Which;
-use shunt_proto::cn::{CnId, CnState, Drain, RoutedCn};
+use decide::{Fill, To, filling, hurry, leaving};
+use shunt_proto::cn::{CnId, CnState, Drain};
 use shunt_proto::label::Labels;
 use shunt_proto::snapshot::RoutingSnapshot;
-use shunt_proto::tenant::{Request, route, tier, unusable};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// Between two rounds while there is something to move, and while there is nothing.
@@ -35,141 +42,6 @@ const FILLED_FOR: Duration = Duration::from_secs(60);
 /// How long a session that did not move is left alone, the first time and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// A session, as far as this must know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) id: u32,
-    pub(crate) request: Request,
-    pub(crate) cn: String,
-    /// It rests, as far as can be told from outside.
-    pub(crate) is_idle: bool,
-    /// A move of it is under way.
-    pub(crate) is_moving: bool,
-    /// It was told to go to this CN.
-    pub(crate) going_to: Option<CnId>,
-}
-
-/// Where a session is to go: anywhere in its match, or to this CN.
-pub(crate) type To = Option<CnId>;
-
-/// The sessions that may not stay where they are, those first that rest.
-pub(crate) fn leaving(
-    snapshot: &RoutingSnapshot,
-    is_down: impl Fn(&CnId) -> bool,
-    sessions: &[Seen],
-) -> Vec<u32> {
-    // There are few kinds of sessions, and many of each.
-    let mut known: HashMap<(&str, String, &str), bool> = HashMap::new();
-    let mut leave: Vec<&Seen> = sessions
-        .iter()
-        .filter(|seen| {
-            let Seen { request, cn, .. } = *seen;
-            let kind = (request.tenant.as_str(), request.labels.to_string(), cn.as_str());
-            !*known.entry(kind).or_insert_with(|| stays(snapshot, &is_down, request, cn))
-        })
-        .collect();
-    leave.sort_by_key(|seen| !seen.is_idle);
-    leave.into_iter().map(|seen| seen.id).collect()
-}
-
-/// Whether a session of `request` may stay on `cn`, or has nowhere to go.
-fn stays(snapshot: &RoutingSnapshot, is_down: &impl Fn(&CnId) -> bool, request: &Request, cn: &str) -> bool {
-    let Ok(matched) = route(snapshot, request, |cn| is_down(cn.name())) else { return true };
-    // That its CN is down as others see it is no reason: its own connection is there.
-    let own = CnId::new(cn).ok().and_then(|name| snapshot.cn(&name).cloned());
-    let Some(own) = own.filter(|own| unusable(own, false).is_none()) else { return false };
-    let tenant = snapshot.tenant(&request.tenant);
-    let asked = request.labels.with_defaults(&tenant.default_labels);
-    tier(&own, &tenant, &asked).is_ok_and(|tier| tier <= matched.tier)
-}
-
-/// How many sessions each CN has, those that are on their way counted where they go.
-fn count(sessions: &[Seen]) -> HashMap<CnId, i64> {
-    let mut counts = HashMap::new();
-    for seen in sessions {
-        let on = || CnId::new(&seen.cn).ok();
-        if let Some(cn) = seen.going_to.clone().or_else(on) {
-            *counts.entry(cn).or_default() += 1;
-        }
-    }
-    counts
-}
-
-/// The sessions that fill the CNs that joined up to their share, each with the CN that it goes to. Those in `leaving` go
-/// their own way.
-pub(crate) fn filling(
-    snapshot: &RoutingSnapshot,
-    is_down: impl Fn(&CnId) -> bool,
-    sessions: &[Seen],
-    joined: &BTreeSet<CnId>,
-    leaving: &BTreeSet<u32>,
-) -> Vec<(u32, CnId)> {
-    let mut counts = count(sessions);
-    let mut by_request: BTreeMap<(&str, String), Vec<&Seen>> = BTreeMap::new();
-    for seen in sessions.iter().filter(|seen| !seen.is_moving && !leaving.contains(&seen.id)) {
-        by_request.entry((&seen.request.tenant, seen.request.labels.to_string())).or_default().push(seen);
-    }
-    let mut moves = Vec::new();
-    for all in by_request.values_mut() {
-        let Some(first) = all.first() else { continue };
-        let Ok(matched) = route(snapshot, &first.request, |cn| is_down(cn.name())) else { continue };
-        // From the end: those that rest come last, and are taken first.
-        all.sort_by_key(|seen| seen.is_idle);
-        for to in matched.cns.iter().filter(|cn| joined.contains(cn.name())) {
-            fill(to, &matched.cns, all, joined, &mut counts, &mut moves);
-        }
-    }
-    moves
-}
-
-/// Takes sessions off the others of a match until `to` has its share.
-fn fill(
-    to: &RoutedCn,
-    matched: &[Arc<RoutedCn>],
-    sessions: &mut Vec<&Seen>,
-    joined: &BTreeSet<CnId>,
-    counts: &mut HashMap<CnId, i64>,
-    moves: &mut Vec<(u32, CnId)>,
-) {
-    let weight = |cn: &RoutedCn| f64::from(cn.cn.weight.max(1));
-    let weights: f64 = matched.iter().map(|cn| weight(cn)).sum();
-    let total: i64 = matched.iter().map(|cn| counts.get(cn.name()).copied().unwrap_or(0)).sum();
-    let share = |cn: &RoutedCn| total as f64 * weight(cn) / weights;
-    let mut wanted = share(to).floor() as i64 - counts.get(to.name()).copied().unwrap_or(0);
-    // What each of the others has beyond its own share.
-    let mut spare: HashMap<&str, i64> = matched
-        .iter()
-        .filter(|cn| !joined.contains(cn.name()))
-        .map(|cn| {
-            (cn.name().as_str(), counts.get(cn.name()).copied().unwrap_or(0) - share(cn).floor() as i64)
-        })
-        .collect();
-    let mut kept = Vec::with_capacity(sessions.len());
-    while let Some(seen) = sessions.pop() {
-        let spare = spare.get_mut(seen.cn.as_str()).filter(|spare| **spare > 0);
-        match spare {
-            Some(spare) if wanted > 0 => {
-                *spare -= 1;
-                wanted -= 1;
-                moves.push((seen.id, to.name().clone()));
-                *counts.entry(to.name().clone()).or_default() += 1;
-                if let Ok(from) = CnId::new(&seen.cn) {
-                    *counts.entry(from).or_default() -= 1;
-                }
-            }
-            _ => kept.push(seen),
-        }
-    }
-    kept.reverse();
-    *sessions = kept;
-}
-
-/// How many moves a second it takes to have `left` sessions off a CN in `time_left`, in half of it: some have to be tried
-/// again.
-pub(crate) fn hurry(left: usize, time_left: Duration) -> f64 {
-    2.0 * left as f64 / time_left.max(ROUND).as_secs_f64()
-}
 
 /// A session that is closed takes a moment to be gone.
 const FORCED_AGAIN: Duration = Duration::from_secs(5);
@@ -218,25 +90,40 @@ fn pause(times: u32) -> Duration {
 }
 
 /// Moves sessions that are to go elsewhere, as long as the process lives.
-pub(crate) async fn run(plane: Arc<Plane>) {
+pub(crate) async fn run(plane: Arc<Plane>, mut asked: mpsc::Receiver<plan::Asked>) {
     let mut snapshots = plane.routing.watch();
     let mut rounds = tokio::time::interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut work = Work::default();
     loop {
-        if work.is_busy {
-            rounds.tick().await;
-        } else {
-            tokio::select! {
-                changed = snapshots.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(IDLE) => {}
-            }
+        tokio::select! {
+            _ = rounds.tick(), if work.is_busy => {}
+            changed = snapshots.changed(), if !work.is_busy => if changed.is_err() { return },
+            () = tokio::time::sleep(IDLE), if !work.is_busy => {}
+            Some(asked) = asked.recv() => work.plan(&plane, asked).await,
         }
         work.round(&plane).await;
     }
 }
 
 impl Work {
+    /// Plans for an operator, and has it carried out if that is wanted.
+    async fn plan(&mut self, plane: &Plane, asked: plan::Asked) {
+        let Some(snapshot) = plane.routing.snapshot() else { return };
+        let usable = plane.routing.usable();
+        let sessions = plane.workers.census().await;
+        let plan = plan::plan(&snapshot, |cn| !usable.contains(cn), &sessions);
+        if !asked.is_dry_run {
+            let now = Instant::now();
+            self.joined.extend(plan.filled.iter().map(|cn| (cn.clone(), now)));
+            // Those that are left alone for a while are asked anew: they may rest now.
+            self.told.clear();
+            self.is_pending = true;
+        }
+        // Who asked may have left.
+        let _ = asked.answer.send(plan.to_pb(&plane.id));
+    }
+
     async fn round(&mut self, plane: &Plane) {
         let Some(snapshot) = plane.routing.snapshot() else { return };
         let now = Instant::now();
@@ -251,18 +138,19 @@ impl Work {
         self.force(plane, now).await;
         let sessions = plane.workers.census().await;
         let is_down = |cn: &CnId| !usable.contains(cn);
-        let leaving = leaving(&snapshot, is_down, &sessions);
+        let leaving: Vec<u32> =
+            leaving(&snapshot, is_down, &sessions).into_iter().map(|(id, _)| id).collect();
         let joined: BTreeSet<CnId> = self.joined.keys().cloned().collect();
         // Those that are left alone now do not stand in the way of others.
         self.remember(&sessions, now);
         let alone = self.told.iter().filter(|(_, told)| told.until > now).map(|(id, _)| *id);
         let alone: BTreeSet<u32> = alone.collect();
         let not_these = leaving.iter().chain(&alone).copied().collect();
-        let filling = filling(&snapshot, is_down, &sessions, &joined, &not_these);
+        let filling = filling(&snapshot, is_down, &sessions, Fill::These(&joined), &not_these);
         let wanted: Vec<(u32, To)> = leaving
             .into_iter()
             .map(|id| (id, None))
-            .chain(filling.into_iter().map(|(id, to)| (id, Some(to))))
+            .chain(filling.into_iter().map(|(id, to, _)| (id, Some(to))))
             .collect();
         self.is_pending =
             !wanted.is_empty() || !alone.is_empty() || sessions.iter().any(|seen| seen.is_moving);

@@ -213,6 +213,7 @@ impl Sessions {
                     request,
                     cn: facts.cn.clone(),
                     is_idle,
+                    is_pinned: view.pins.get() != 0,
                     is_moving,
                     going_to: moving.flatten(),
                 }

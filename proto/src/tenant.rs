@@ -68,13 +68,21 @@ pub enum Tier {
     Unlabelled = 3,
 }
 
-impl fmt::Display for Tier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Tier {
+    /// As it is said.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Tenant => "a CN of the tenant with the labels",
             Self::Labels => "a CN with the labels and no tenant",
             Self::Unlabelled => "a CN without labels",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -145,13 +153,21 @@ pub enum Unusable {
     Down,
 }
 
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Unusable {
+    /// As it is said.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Pending => "pending",
             Self::Draining => "draining",
             Self::Down => "down",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -65,6 +65,13 @@ pub(crate) enum Command {
     Session(Session),
     /// Where a login would go, and why
     Explain(Explain),
+    /// Even out the sessions of all CNs, and send home those that are not where they belong: prints what moves, and why.
+    /// Exit status 1 where a data plane did not answer: its sessions stay
+    Rebalance {
+        /// Print the plan only
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Args)]

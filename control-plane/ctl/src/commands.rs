@@ -3,6 +3,7 @@
 mod apply;
 mod cluster;
 mod cns;
+mod rebalance;
 mod sessions;
 mod tenants;
 
@@ -22,6 +23,7 @@ pub(crate) async fn run(cli: &Cli) -> Result<Answer, Failure> {
         Command::Policy(command) => cluster::policy(&server, command).await,
         Command::DataPlane(command) => cluster::data_planes(&server, command).await,
         Command::Session(command) => sessions::run(&server, command).await,
+        Command::Rebalance { dry_run } => rebalance::run(&server, *dry_run).await,
         Command::Explain(explain) => cluster::explain(&server, explain).await,
     }
 }

@@ -79,4 +79,15 @@ impl pb::session_service_server::SessionService for Api {
         })
         .await
     }
+    async fn rebalance(
+        &self,
+        request: Request<pb::RebalanceRequest>,
+    ) -> Result<Response<pb::RebalancePlan>, Status> {
+        self.answer("Rebalance", async {
+            self.view()?;
+            let dry_run = request.into_inner().dry_run;
+            Ok(self.asking.rebalance(pb::order::Rebalance { dry_run }).await)
+        })
+        .await
+    }
 }

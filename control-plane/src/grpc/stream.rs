@@ -127,6 +127,7 @@ impl<'a> Stream<'a> {
             Ask::List(list) => pb::order::Order::List(list),
             Ask::Kill(kill) => pb::order::Order::Kill(kill),
             Ask::Move(order) => pb::order::Order::Move(order),
+            Ask::Rebalance(order) => pb::order::Order::Rebalance(order),
         };
         self.outbox.push_back(Frame::Order(pb::Order { id: self.orders, order: Some(order) }));
     }
@@ -157,13 +158,14 @@ impl<'a> Stream<'a> {
 
     fn answered(&mut self, answer: pb::Answer) {
         let killed = answer.killed();
-        let pb::Answer { id, sessions, more, killed: _, moved } = answer;
+        let pb::Answer { id, sessions, more, killed: _, moved, plan } = answer;
         // None: its asker has given up, or it was never asked.
         let Some(asker) = self.asked.remove(&id) else { return };
-        let _ = asker.send(match (killed, moved) {
-            (Outcome::Unspecified, Some(moved)) => Answer::Moved(moved),
-            (Outcome::Unspecified, None) => Answer::Sessions { sessions, more },
-            (outcome, _) => Answer::Killed(outcome),
+        let _ = asker.send(match (killed, moved, plan) {
+            (Outcome::Unspecified, Some(moved), _) => Answer::Moved(moved),
+            (Outcome::Unspecified, None, Some(plan)) => Answer::Plan(plan),
+            (Outcome::Unspecified, None, None) => Answer::Sessions { sessions, more },
+            (outcome, ..) => Answer::Killed(outcome),
         });
     }
 

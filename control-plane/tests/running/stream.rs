@@ -338,6 +338,11 @@ async fn a_data_plane_that_does_not_answer_is_named() {
     let list = control.sessions().list_sessions(request).await.unwrap().into_inner();
     assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
     assert_eq!((list.sessions.len(), list.unanswered), (1, vec!["gone".to_owned(), "mute".to_owned()]));
+    let request = pb::RebalanceRequest { dry_run: true };
+    let plan = control.sessions().rebalance(request).await.unwrap().into_inner();
+    let parts: Vec<_> = plan.parts.iter().map(|part| (part.sessions, part.why.as_str())).collect();
+    assert_eq!((parts, plan.left_out, plan.dry_run), (vec![(1, "dry run: true")], 1, true));
+    assert_eq!(plan.unanswered, ["gone", "mute"]);
     let id = mute.welcome.first_session_id + 1;
     let found = control.sessions().get_session(pb::GetSessionRequest { id }).await;
     refused(found, Code::Unavailable, "DATA_PLANE_UNANSWERED");

@@ -325,6 +325,7 @@ async fn answer(plane: Arc<Plane>, order: pb::Order, up: mpsc::Sender<pb::DataPl
             (answer.sessions, answer.more) = plane.workers.list(&which, limit).await;
         }
         Some(Asks::Move(order)) => answer.moved = Some(ordered_move(&plane, &order).await),
+        Some(Asks::Rebalance(order)) => answer.plan = plane.rebalance.rebalance(order.dry_run).await,
         Some(Asks::Kill(order)) => answer.set_killed(ordered_kill(&plane, &order).await.to_pb()),
         None => {}
     }

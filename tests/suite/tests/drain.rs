@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use shunt_harness::mariadb::Options;
 use shunt_harness::{Group, Login, MariaDb, Raw, Setup, Shunt, eventually};
-use stand::{app, app_as, login, seen, setup, shown, telling_cn};
+use stand::{app, app_as, login, metric, seen, setup, shown, telling_cn};
 use std::collections::BTreeMap;
 
 async fn cn() -> Result<MariaDb> {
@@ -293,6 +293,91 @@ async fn a_session_that_cannot_move_is_not_tried_without_end() -> Result<()> {
     assert!(took >= std::time::Duration::from_millis(1200), "{took:?}");
     for s in &mut sessions {
         assert_eq!(s.value("SELECT COUNT(*) FROM kept").await?, "1");
+    }
+    Ok(())
+}
+
+/// Sessions of clients that left, so that what is left is uneven: nobody's reason to move, but an operator's.
+async fn uneven(shunt: &mut Shunt, planes: &[&str]) -> Result<Vec<Raw>> {
+    let mut sessions = Vec::new();
+    for plane in planes {
+        let address = shunt.plane(plane).mysql();
+        for n in 0..12 {
+            let mut s = Raw::login(address, &Login::user("app").password("app").database("suite")).await?;
+            s.run(format!("SET @n = {n}, lock_wait_timeout = {}", n + 100)).await?;
+            sessions.push(s);
+        }
+    }
+    let mut left = Vec::new();
+    for s in sessions {
+        match shown(shunt, &s).await?["cn"] == "cn-1" {
+            true => left.push(s),
+            false => s.quit().await?,
+        }
+    }
+    are_on(shunt, &[("cn-1", left.len() as u64), ("cn-2", 0)], 0).await;
+    Ok(left)
+}
+
+#[tokio::test]
+async fn an_operator_sees_the_plan_and_has_sessions_evened_out() -> Result<()> {
+    let cn = cn().await?;
+    let group = Group::named("shared").cn_with(named(&cn, 1)).cn_with(named(&cn, 2));
+    let mut shunt = patient(setup().group(group)).standalone().await?;
+    seen(&shunt).await;
+    assert_eq!(shunt.ctl(&["rebalance"]).await?["parts"], json!([]));
+    let mut sessions = uneven(&mut shunt, &["standalone"]).await?;
+    assert_eq!(sessions.len(), 6);
+    for s in &mut sessions {
+        s.run("BEGIN").await?;
+    }
+    let why = "the other CN has 0 sessions, and its share is 3";
+    for (arguments, is_dry_run) in [(&["rebalance", "--dry-run"][..], true), (&["rebalance"], false)] {
+        let plan = shunt.ctl(arguments).await?;
+        let part = &plan["parts"][0];
+        assert_eq!((&part["from"], &part["to"], &part["why"]), (&json!("cn-1"), &json!("cn-2"), &json!(why)));
+        assert_eq!(
+            (&part["sessions"], &part["pinned"], &plan["dryRun"]),
+            (&json!(3), &json!(3), &json!(is_dry_run))
+        );
+        assert_eq!(plan["parts"].as_array().map(Vec::len), Some(1), "{plan}");
+    }
+    // Those that could not move follow, where they are to.
+    for s in &mut sessions {
+        s.run("COMMIT").await?;
+    }
+    are_on(&shunt, &[("cn-1", 3), ("cn-2", 3)], 0).await;
+    assert_eq!(shunt.ctl(&["rebalance", "--dry-run"]).await?["parts"], json!([]));
+    for s in &mut sessions {
+        let n: usize = s.value("SELECT @n").await?.parse()?;
+        still_marked(s, n).await?;
+    }
+    Ok(())
+}
+
+/// A plan alone moves nothing: what is asked for by two data planes afterwards is still all there is to do.
+#[tokio::test]
+async fn a_dry_run_moves_nothing_on_any_data_plane() -> Result<()> {
+    let cn = cn().await?;
+    let group = Group::named("shared").cn_with(named(&cn, 1)).cn_with(named(&cn, 2));
+    let mut shunt = patient(setup().group(group)).planes(2).await?;
+    seen(&shunt).await;
+    let mut sessions = uneven(&mut shunt, &["data-1", "data-2"]).await?;
+    let before = metric(&shunt, 1, "shunt_data_moves_total", "outcome=\"moved\"").await?;
+    let planned = shunt.ctl(&["rebalance", "--dry-run"]).await?;
+    // Some rounds of whoever would act on it.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    are_on(&shunt, &[("cn-1", sessions.len() as u64), ("cn-2", 0)], 0).await;
+    assert_eq!(metric(&shunt, 1, "shunt_data_moves_total", "outcome=\"moved\"").await?, before);
+    let done = shunt.ctl(&["rebalance"]).await?;
+    assert_eq!(done["parts"], planned["parts"]);
+    let planes: Vec<_> =
+        done["parts"].as_array().context("no parts")?.iter().map(|part| &part["dataPlane"]).collect();
+    ensure!(planes.len() == 2 && planes[0] != planes[1], "{done}");
+    are_on(&shunt, &[("cn-1", 6), ("cn-2", 6)], 1).await;
+    for s in &mut sessions {
+        let n: usize = s.value("SELECT @n").await?.parse()?;
+        still_marked(s, n).await?;
     }
     Ok(())
 }

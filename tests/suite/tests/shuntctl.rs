@@ -157,7 +157,7 @@ async fn wrong_arguments_and_refusals_are_told_apart() -> Result<()> {
         &["cn", "undrain"],
         // Not built yet: no dead commands.
         &["group", "scale", "tp", "3"],
-        &["rebalance"],
+        &["rebalance", "--dry-run=yes"],
         &["store", "adopt"],
     ] {
         wrong(&shunt, arguments).await?;

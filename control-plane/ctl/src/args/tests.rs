@@ -38,6 +38,8 @@ fn every_command_of_the_contract_is_understood() {
         "shuntctl session kill 1073741824 --query",
         "shuntctl explain --tenant acme --user app --label workload=ap --client ::1",
         "shuntctl explain",
+        "shuntctl rebalance",
+        "shuntctl rebalance --dry-run",
     ] {
         assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
     }

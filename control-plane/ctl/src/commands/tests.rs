@@ -137,6 +137,12 @@ impl pb::session_service_server::SessionService for Fake {
         };
         Ok(Response::new(moved))
     }
+
+    async fn rebalance(&self, request: Request<pb::RebalanceRequest>) -> Answered<pb::RebalancePlan> {
+        let pb::RebalanceRequest { dry_run } = request.into_inner();
+        let unanswered = if dry_run { vec![] } else { vec!["dp-2".to_owned()] };
+        Ok(Response::new(pb::RebalancePlan { dry_run, unanswered, ..pb::RebalancePlan::default() }))
+    }
 }
 
 #[tonic::async_trait]
@@ -393,4 +399,15 @@ async fn a_bad_file_is_refused_line_by_line_and_nothing_is_sent() {
     let failure = run(&url, &["apply", "-f", "/nowhere"]).await.unwrap_err().to_string();
     assert_eq!(failure, "/nowhere:1:1: No such file or directory (os error 2)");
     assert!(fake.applied.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_rebalance_that_not_all_answered_is_none() {
+    let url = Fake::default().start();
+    let planned = run(&url, &["rebalance", "--dry-run"]).await.unwrap();
+    assert!(!planned.is_refusal && planned.notes.is_empty());
+    assert_eq!(planned.json.unwrap()["dryRun"], json!(true));
+    let answer = run(&url, &["rebalance"]).await.unwrap();
+    assert!(answer.is_refusal && answer.notes[0].contains("dp-2"), "{:?}", answer.notes);
+    assert_eq!(answer.json.unwrap()["unanswered"], json!(["dp-2"]));
 }

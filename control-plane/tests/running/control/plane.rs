@@ -196,6 +196,15 @@ impl FakePlane {
                 };
                 pb::Answer { id: order.id, moved: Some(moved), ..pb::Answer::default() }
             }
+            pb::order::Order::Rebalance(order_to_even_out) => {
+                let part = pb::rebalance_plan::Part {
+                    sessions: u32::try_from(self.sessions.len()).expect("few sessions"),
+                    why: format!("dry run: {}", order_to_even_out.dry_run),
+                    ..pb::rebalance_plan::Part::default()
+                };
+                let plan = pb::order::Plan { parts: vec![part], left_out: 1 };
+                pb::Answer { id: order.id, plan: Some(plan), ..pb::Answer::default() }
+            }
             pb::order::Order::Kill(kill) => {
                 use pb::killed::Outcome;
                 let may = |session: &pb::Session| match &kill.asker {
