@@ -6,8 +6,10 @@
 //!
 //! Must not know: sockets, which CN, how state is carried.
 
+mod gone;
 mod heard;
 pub(crate) mod left;
+mod preparing;
 pub(crate) mod since;
 pub(crate) mod statements;
 
@@ -16,20 +18,14 @@ use left::{Counted, Left};
 use mysql_wire::command;
 use mysql_wire::reply::{self, AUTOCOMMIT, CURSOR_EXISTS, IN_TRANS, LAST_ROW_SENT, MORE_RESULTS};
 use mysql_wire::request::{Command, Pending};
-use mysql_wire::sql::{self, BySql, Hints};
-use mysql_wire::track::{self, Change};
+use mysql_wire::sql::Hints;
+use preparing::NamedStatement;
 use since::{Lost, Since};
-use statements::{LAST_PREPARED, MOST_TEXT, Parse, Preparing, Statement, Statements};
+use statements::{Preparing, Statement, Statements};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Names of changed variables that are kept.
 const MOST_VARIABLES: usize = 2048;
-
-/// Texts that prepare by SQL and await their answer, at most.
-const MOST_BY_SQL: usize = 64;
-
-/// Bytes that are kept of an execute that names a statement which has no id yet.
-const MOST_EXECUTED: usize = 16 << 10;
 
 /// What is known of the transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,15 +108,6 @@ pub(crate) struct Mirror {
     /// An error that says that the CN itself is unwell.
     suspect: Option<u16>,
     queries: u32,
-}
-
-/// What a text does to a statement that is prepared by SQL.
-#[derive(Debug)]
-enum NamedStatement {
-    /// Prepares it, by this text.
-    Prepare(Box<[u8]>, Vec<u8>),
-    /// Gives it up.
-    Deallocate(Box<[u8]>),
 }
 
 /// Variables that the meaning of a text depends on.
@@ -254,21 +241,6 @@ impl Mirror {
         self.hints = self.hints.without(Hints::VARIABLES);
     }
 
-    /// What was lost with a CN that died.
-    pub(crate) const fn lost(&self) -> Lost {
-        self.lost
-    }
-
-    /// Whether all that is under way is plain statements.
-    pub(crate) const fn is_plain(&self) -> bool {
-        self.plain
-    }
-
-    /// The command that is under way, where it is the only one and another CN may answer it as well as this one.
-    pub(crate) fn again(&self) -> Option<&[u8]> {
-        self.again.as_deref().filter(|_| self.sent == self.answered.wrapping_add(1))
-    }
-
     /// The id that an OK told last since the state was known whole; 0: none did.
     pub(crate) const fn insert_id(&self) -> u64 {
         self.insert_id
@@ -284,32 +256,6 @@ impl Mirror {
         if self.heard_status { Some(self.last_status & AUTOCOMMIT != 0) } else { None }
     }
 
-    /// Whether the CN told the client that it is about to close.
-    pub(crate) const fn said_farewell(&self) -> bool {
-        self.said_farewell
-    }
-
-    /// The CN is gone, with whatever was under way on it; but for `again`, which another one is to answer.
-    pub(crate) fn cut(&mut self, again: bool) {
-        if !again {
-            self.answered = self.sent;
-            self.preparing.clear();
-            self.preparing_text = 0;
-            self.again = None;
-        }
-        self.by_sql.clear();
-        self.last_status &= !IN_TRANS;
-        self.transaction = Transaction::No;
-        self.state_changed = false;
-        self.since.read();
-        self.lost = Lost {
-            warnings: self.left.has_warnings() || self.lost.warnings,
-            rows: self.left.counts_rows() || self.lost.rows,
-            found_rows: self.since.ran() || self.lost.found_rows,
-            insert_id: self.since.has_new_insert_id() || self.lost.insert_id,
-        };
-    }
-
     /// What the last statement left.
     pub(crate) const fn left(&self) -> Left {
         self.left
@@ -323,28 +269,6 @@ impl Mirror {
     /// The CN says whether there are warnings.
     pub(crate) const fn found_warnings(&mut self, any: bool) {
         self.left.found_warnings(any);
-    }
-
-    /// A command goes to no CN.
-    pub(crate) fn throws_away(&mut self, command: Command<'_>) {
-        let bulk = command.code == command::STMT_BULK_EXECUTE;
-        if bulk || command.code == command::STMT_EXECUTE {
-            self.statements.throws_away(command.statement(), command.body, command.whole, bulk);
-        }
-    }
-
-    /// What a command that begins so would read of what was lost with a CN, in words.
-    pub(crate) fn reads_lost(&self, command: Command<'_>) -> Option<&'static str> {
-        self.lost.read_by(self.hints_of(command)?)
-    }
-
-    /// What a command hints at.
-    fn hints_of(&self, command: Command<'_>) -> Option<Hints> {
-        match command.code {
-            command::QUERY => Some(sql::hints(command.body, command.whole)),
-            command::STMT_EXECUTE => Some(self.statements.hints(command.statement())),
-            _ => None,
-        }
     }
 
     /// Whether a command that begins so takes away all that the last statement left.
@@ -413,20 +337,6 @@ impl Mirror {
     /// The CN says which database is the default one.
     pub(crate) fn found_database(&mut self, database: Option<&[u8]>) {
         self.statements.found_database(database.unwrap_or_default());
-    }
-
-    /// The CN says what texts are parsed by now.
-    pub(crate) fn learn_parse(
-        &mut self,
-        sql_mode: &[u8],
-        character_set_client: &[u8],
-        collation_connection: &[u8],
-    ) {
-        self.statements.learn(Parse {
-            sql_mode: sql_mode.into(),
-            character_set_client: character_set_client.into(),
-            collation_connection: collation_connection.into(),
-        });
     }
 
     /// Whether the client may send several statements at once, where it said so after its login.
@@ -504,32 +414,6 @@ impl Mirror {
         self.since.touched();
     }
 
-    /// Whether the CN is to be asked for the variables that parsing depends on, once: nothing that the last statement
-    /// left is lost by it now.
-    pub(crate) fn take_ask(&mut self) -> bool {
-        std::mem::take(&mut self.may_ask) && self.statements.is_to_ask()
-    }
-
-    /// Takes the answer in: an OK that reports the variables.
-    pub(crate) fn learn(&mut self, ok: &reply::Ok<'_>) {
-        let (mut sql_mode, mut client, mut collation) = (None, None, None);
-        let read = track::read(ok.changes, |change| {
-            if let Change::Variable { name, value } = change {
-                match name {
-                    b"sql_mode" => sql_mode = Some(value.into()),
-                    b"character_set_client" => client = Some(value.into()),
-                    b"collation_connection" => collation = Some(value.into()),
-                    _ => {}
-                }
-            }
-        });
-        if let (Ok(()), Some(sql_mode), Some(character_set_client), Some(collation_connection)) =
-            (read, sql_mode, client, collation)
-        {
-            self.statements.learn(Parse { sql_mode, character_set_client, collation_connection });
-        }
-    }
-
     fn finished(&mut self, pending: &Pending, status: u16) {
         self.found_status(status);
         match pending.code {
@@ -544,47 +428,6 @@ impl Mirror {
             _ => {}
         }
         self.named(true);
-    }
-
-    /// What the text that is answered now does to statements prepared by SQL, where it did not fail.
-    fn named(&mut self, succeeded: bool) {
-        if self.by_sql.front().is_none_or(|(number, _)| *number != self.answered) {
-            return;
-        }
-        match (self.by_sql.pop_front(), succeeded) {
-            (Some((_, NamedStatement::Prepare(name, sql))), true) => {
-                self.statements.prepared_by_sql(&name, sql)
-            }
-            // The one that had the name before is gone in any case.
-            (Some((_, NamedStatement::Prepare(name, _))), false)
-            | (Some((_, NamedStatement::Deallocate(name))), true) => self.statements.forget_named(&name),
-            _ => {}
-        }
-    }
-
-    /// A text that goes to the CN prepares a statement by SQL, or gives one up.
-    fn read_by_sql(&mut self, text: &[u8]) {
-        let Some(read) = sql::by_sql(text) else { return };
-        let statement = match read {
-            BySql::Prepare(name) => {
-                self.counts(|counted| counted.prepared += 1);
-                NamedStatement::Prepare(name.to_ascii_lowercase().into(), text.to_vec())
-            }
-            BySql::Deallocate(name) => {
-                self.counts(|counted| counted.deallocated += 1);
-                NamedStatement::Deallocate(name.to_ascii_lowercase().into())
-            }
-        };
-        if self.by_sql.len() < MOST_BY_SQL {
-            self.by_sql.push_back((self.sent, statement));
-        } else {
-            self.uncounted = true;
-        }
-    }
-
-    fn counts(&mut self, what: impl Fn(&mut Counted)) {
-        what(&mut self.counted);
-        self.counted_anew.iter_mut().for_each(what);
     }
 
     /// Whether the statement that is answered now may have run code that is not seen.
@@ -624,17 +467,6 @@ impl Mirror {
         self.trackers_touched |= !named.is_empty();
     }
 
-    fn set_long_data(&mut self, id: u32, sent: bool) {
-        if id == LAST_PREPARED
-            && let Some(preparing) = self.preparing.back_mut()
-        {
-            // Of a statement whose id is on its way.
-            preparing.unsure |= sent;
-        } else {
-            self.statements.set_long_data(id, sent);
-        }
-    }
-
     /// A text goes to the CN.
     fn hinted(&mut self, hints: Hints) {
         self.since.runs(hints);
@@ -658,36 +490,6 @@ impl Mirror {
         let late = reports && std::mem::take(&mut self.reports_late);
         let rests = ok.status & (IN_TRANS | MORE_RESULTS) == 0;
         reports && !late && rests && ok.header == reply::OK && ok.affected == 0
-    }
-
-    /// Keeps the text of a prepare until it is answered. A client may send many before it reads an answer.
-    fn await_prepare(&mut self, text: Vec<u8>) {
-        if self.preparing_text + text.len() > MOST_TEXT {
-            return self.preparing.push_back(Preparing::default());
-        }
-        self.preparing_text += text.len();
-        self.preparing.push_back(Preparing { text: Some(text), ..Preparing::default() });
-    }
-
-    /// The prepare that was answered.
-    fn take_prepared(&mut self) -> Preparing {
-        let preparing = self.preparing.pop_front().unwrap_or_default();
-        self.preparing_text -= preparing.text.as_ref().map_or(0, Vec::len);
-        preparing
-    }
-
-    /// An execute goes to the CN.
-    fn executes(&mut self, command: Command<'_>) {
-        let id = command.statement();
-        if id == LAST_PREPARED
-            && let Some(preparing) = self.preparing.back_mut()
-        {
-            // Its parameters are not known yet. A bulk is told apart by them only, too.
-            preparing.unsure |= command.code == command::STMT_BULK_EXECUTE;
-            preparing.executed = Some(command.body[..command.body.len().min(MOST_EXECUTED)].to_vec());
-            return;
-        }
-        self.statements.bind(id, command.body, command.code == command::STMT_BULK_EXECUTE);
     }
 }
 

@@ -225,30 +225,3 @@ impl Answered for Mirror {
         self.queries = self.queries.saturating_add(1);
     }
 }
-
-impl Mirror {
-    /// Notes what another CN could make of `command`, which goes out now.
-    fn goes_out(&mut self, command: Command<'_>) {
-        let is_alone = self.sent == self.answered;
-        let is_plain = match command.code {
-            // Only in a transaction it matters.
-            _ if self.transaction != Transaction::Open => false,
-            command::QUERY => command.whole && sql::is_plain(command.body),
-            command::STMT_EXECUTE | command::STMT_BULK_EXECUTE => {
-                self.statements.is_plain(command.statement())
-            }
-            _ => command::kind(command.code) == Kind::Forward(Shape::None),
-        };
-        self.plain = is_plain && (is_alone || self.plain);
-        let is_again = matches!(
-            command.code,
-            command::PING
-                | command::STATISTICS
-                | command::INIT_DB
-                | command::FIELD_LIST
-                | command::STMT_PREPARE
-        );
-        self.again =
-            (is_again && is_alone && command.whole).then(|| [&[command.code], command.body].concat().into());
-    }
-}

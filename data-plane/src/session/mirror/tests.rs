@@ -1,10 +1,12 @@
 use super::left::Counted;
+use super::statements::MOST_TEXT;
 use super::statements::Under;
 use super::*;
 use mysql_wire::command::Shape;
 use mysql_wire::reply::STATE_CHANGED;
 use mysql_wire::request::Requested;
 use mysql_wire::response::Answered;
+use mysql_wire::track::Change;
 
 fn command(code: u8, body: &[u8]) -> Command<'_> {
     Command { code, body, whole: true }

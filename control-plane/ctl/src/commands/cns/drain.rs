@@ -12,6 +12,9 @@ use tokio::time::Instant;
 /// Between two looks at a CN that drains.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Between two looks at why what is left cannot move: all of it is asked for.
+const WHY: Duration = Duration::from_secs(1);
+
 /// How long what was forced may take to be reported.
 const FORCED: Duration = Duration::from_secs(10);
 
@@ -33,13 +36,16 @@ pub(super) async fn run(server: &Server, arguments: &Drain) -> Result<Answer, Fa
     }
     let patience = timeout.unwrap_or(Duration::MAX);
     let patience = if *on_timeout == OnTimeout::Force { patience.saturating_add(FORCED) } else { patience };
-    let mut said = String::new();
+    let (mut said, mut asked) = (String::new(), None);
     while cn.state() == pb::cn::State::Draining && began.elapsed() < patience {
-        let progress = progress(server, &cn).await?;
-        if progress != said {
-            // Who does not read it does not need it.
-            let _ = writeln!(std::io::stderr(), "{progress}");
-            said = progress;
+        if asked.is_none_or(|asked: Instant| asked.elapsed() >= WHY) {
+            asked = Some(Instant::now());
+            let progress = progress(server, &cn).await?;
+            if progress != said {
+                // Who does not read it does not need it.
+                let _ = writeln!(std::io::stderr(), "{progress}");
+                said = progress;
+            }
         }
         tokio::time::sleep(LOOK).await;
         cn = server.call(server.cns().get_cn(pb::GetCnRequest { name: name.clone() })).await?;
