@@ -1,6 +1,6 @@
 //! What a client sends: where commands begin, what they are, and which of them await a response.
 //!
-//! A command is looked at where it starts: its first kilobyte at most, never the middle of an upload or of a payload
+//! A command is looked at where it starts: no more of it than has come, or is waited for, never the middle of an upload or of a payload
 //! that goes over several packets. Everything else is hopped over.
 
 use crate::command::{self, Kind, Shape};
@@ -8,8 +8,9 @@ use crate::packet::{FULL, HEADER, Header};
 use crate::{login, sql};
 use std::collections::VecDeque;
 
-/// How much of a statement is looked at. Shorter ones are seen whole.
-pub const LOOK: usize = 1024;
+/// How much of a statement is waited for, in bytes, so that it can be looked at. Shorter ones are seen whole, in however many
+/// pieces they come; nearly all that programs write are.
+pub const LOOK: usize = 16 << 10;
 
 /// Commands that may await their response. A client that sends more is not read until some are answered.
 pub const MAX_PENDING: usize = 1024;

@@ -2,6 +2,7 @@
 
 use crate::stand::{DATABASE, app, is_in_state, is_pinned, login, setup, shared_cn, shunt_before};
 use anyhow::Result;
+use shunt_harness::packet::Packet;
 use shunt_harness::{Execute, Group, MariaDb, Param, Raw, Shunt, com, command};
 
 async fn table(cn: &MariaDb, name: &str) -> Result<()> {
@@ -135,6 +136,22 @@ async fn a_text_that_is_not_seen_whole_is_unknown() -> Result<()> {
     s.run(format!("SELECT '{text}', GET_LOCK('suite4', 1)")).await?;
     let words = ["locked tables", "user lock", "temporary table", "handler", "unknown state"];
     is_pinned(&shunt, &s, &words).await;
+    s.quit().await
+}
+
+/// One that a network cuts in pieces is looked at once it is there.
+#[tokio::test]
+async fn a_text_that_comes_in_pieces_is_seen_whole() -> Result<()> {
+    let (shunt, mut s) = session("p_pieces").await?;
+    let sql = format!("SELECT '{}'", "x".repeat(16_000));
+    let whole = Packet { sequence: 0, payload: [&[com::QUERY], sql.as_bytes()].concat() }.bytes();
+    for piece in whole.chunks(1448) {
+        s.send_bytes(piece).await?;
+        // So that the bytes are not read together; it would be right either way.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    s.receive_for(com::QUERY).await?.success()?;
+    is_pinned(&shunt, &s, &[]).await;
     s.quit().await
 }
 
