@@ -66,6 +66,10 @@ pub(crate) struct View {
     moving: RefCell<Option<Option<CnId>>>,
     /// It waits to be settled.
     pub(crate) is_queued: Cell<bool>,
+    /// Something happened since all of its state was known.
+    is_unsettled: Cell<bool>,
+    /// What its CN said when it was asked last cannot be on another CN, or is not known.
+    is_tied: Cell<bool>,
 }
 
 impl View {
@@ -76,6 +80,16 @@ impl View {
         }
         self.pins.set(pins);
         self.queries.set(queries);
+    }
+
+    /// Whether anything happened since all of its state was known.
+    pub(crate) fn show_unsettled(&self, is_unsettled: bool) {
+        self.is_unsettled.set(is_unsettled);
+    }
+
+    /// Whether its CN said, when it was asked last, what cannot be on another one.
+    pub(crate) fn show_tied(&self, is_tied: bool) {
+        self.is_tied.set(is_tied);
     }
 
     /// It is between two CNs.
@@ -126,6 +140,7 @@ impl View {
             cn_connection_id: facts.cn_connection_id,
             why: facts.why.clone(),
             queries: self.queries.get(),
+            settled: !(self.is_unsettled.get() || self.is_tied.get() || facts.credentials_unknown),
         }
     }
 }
@@ -179,6 +194,8 @@ impl Sessions {
             last_move: RefCell::default(),
             moving: RefCell::default(),
             is_queued: Cell::new(false),
+            is_unsettled: Cell::new(false),
+            is_tied: Cell::new(false),
         });
         self.views.borrow_mut().insert(id, Rc::clone(&view));
         Enrolled { sessions: Rc::clone(self), view }

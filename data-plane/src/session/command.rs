@@ -256,6 +256,7 @@ impl Session {
         *self.login = welcome::Kept::of(asked);
         // It is what this login made it.
         self.kept = settle::Kept::AsLoggedIn;
+        self.view().show_tied(false);
         // What was prepared for it elsewhere is another user's.
         self.give_up_move("the user changed");
         self.tracks_itself = admitted.tracks_itself;

@@ -312,6 +312,7 @@ impl Link {
         let upload = if self.requests.is_uploading() { PinReason::Upload.bit() } else { 0 };
         self.view.show(state, self.mirror.pins() | upload, queries);
         let is_to_ask = self.mirror.since().is_to_ask(self.settling.code_may_be());
+        self.view.show_unsettled(is_to_ask);
         if is_to_ask && self.settle_tried != Some(queries) {
             self.settling.add(&self.view, None);
         }

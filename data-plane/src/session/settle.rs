@@ -116,6 +116,7 @@ impl Session {
             }
             Err(Outcome::Moved(_)) => failed,
         };
+        self.view().show_tied(outcome != known);
         self.plane().metrics.settled(outcome);
         self.link.settle_was_tried();
         Ok(())
@@ -125,6 +126,7 @@ impl Session {
     pub(super) fn keep(&mut self, mut state: State) {
         state.variables = self.worker.settling.shared(&state.variables);
         self.kept = Kept::Known(Box::new(state));
+        self.view().show_tied(false);
         self.link.mirror.settled();
     }
 

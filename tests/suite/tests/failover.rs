@@ -63,9 +63,19 @@ impl Two {
     }
 }
 
-/// Waits until CNs were asked so often what a session is.
-async fn settled(shunt: &Shunt, times: f64) {
-    eventually(&format!("{times} settled"), async || {
+/// Waits until all of a session's state is known.
+async fn settled(shunt: &Shunt, session: &Raw) {
+    eventually("settled", async || {
+        let shown = shown(shunt, session).await?;
+        ensure!(shown["settled"] == true, "{shown}");
+        anyhow::Ok(())
+    })
+    .await;
+}
+
+/// Waits until CNs were asked so often what a session is, and all of it was known then.
+async fn asked(shunt: &Shunt, times: f64) {
+    eventually(&format!("{times} asked"), async || {
         let n = metric(shunt, 0, "shunt_data_settled_total", "known").await?;
         ensure!(n >= times, "{n}");
         anyhow::Ok(())

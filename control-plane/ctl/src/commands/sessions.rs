@@ -4,7 +4,7 @@ use crate::answer::Answer;
 use crate::args::Session;
 use crate::server::{Failure, PAGE, Server};
 use crate::table::{fields, table};
-use crate::words::{NONE, age, duration, or_none};
+use crate::words::{NONE, age, duration, or_none, yes};
 use serde_json::{Value, json};
 use shunt_proto::pb;
 use std::collections::BTreeSet;
@@ -119,6 +119,7 @@ fn shown(session: &pb::Session) -> String {
         ("State", session.state().as_str_name().to_owned()),
         ("Idle", duration(session.idle.as_ref())),
         ("Pinned", or_none(session.pinned.join(","))),
+        ("Settled", yes(session.settled).to_owned()),
         ("Last move", last_move(session.last_move.as_ref())),
         ("Queries", session.queries.to_string()),
         ("Started", started.map_or_else(|| NONE.to_owned(), |_| ago())),

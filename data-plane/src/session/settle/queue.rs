@@ -166,17 +166,18 @@ impl Settling {
 /// Tells sessions of `settling` when it is their time, as long as the worker lives.
 pub(crate) async fn run(plane: std::sync::Arc<Plane>, settling: Rc<Settling>) {
     let rate = RATE / plane.workers.len() as f64;
-    let mut policy_at: Option<Instant> = None;
+    let mut tidied = Instant::now();
     loop {
         let now = Instant::now();
-        if policy_at.is_none_or(|at| now.duration_since(at) >= Duration::from_secs(1)) {
-            settling.after.set(plane.routing.policy().settle_after);
-            settling.code.set(plane.code.may_be());
+        // It may be another since those that wait came.
+        settling.after.set(plane.routing.policy().settle_after);
+        settling.code.set(plane.code.may_be());
+        if now.duration_since(tidied) >= Duration::from_secs(1) {
             settling.allowances.borrow_mut().retain(|_, one| {
                 one.earn(now, rate);
                 one.left < BURST
             });
-            policy_at = Some(now);
+            tidied = now;
         }
         match settling.look(now, rate) {
             Some(next) => {

@@ -16,7 +16,7 @@ async fn sessions_leave_a_cn_that_hangs() -> Result<()> {
     let shunt = two.shunt(|setup| setup.set("limits.cn_connect", "300ms")).await?;
     let mut idle = login(&shunt, &app()).await?;
     idle.run("SET @a = 5").await?;
-    settled(&shunt, 1.0).await;
+    settled(&shunt, &idle).await;
     let on = shown(&shunt, &idle).await?["cn"].clone();
     let others = beside(&shunt, &idle, 3).await?;
     let [mut open, mut busy, mut busy_in] =

@@ -1,15 +1,15 @@
 //! Sessions that wait for their clients: these notice nothing, or are closed as the server would.
 
 use crate::stand::{DATABASE, app, app_as, is_in_state, is_pinned, login, metric, shown};
-use crate::{Two, beside, failed_over, settled};
-use anyhow::{Result, ensure};
+use crate::{Two, asked, beside, failed_over, settled};
+use anyhow::{Context as _, Result, ensure};
 use shunt_harness::{Param, Raw, command, eventually};
 
 /// All that a session was given, as its client reads it.
 async fn state(s: &mut Raw) -> Result<Vec<Option<String>>> {
-    let asked = "SELECT @a, HEX(@b), @@time_zone, @@sql_mode LIKE '%ANSI%', @@collation_connection, \
+    let of_all = "SELECT @a, HEX(@b), @@time_zone, @@sql_mode LIKE '%ANSI%', @@collation_connection, \
                  @@character_set_results, DATABASE(), @@autocommit, LAST_INSERT_ID()";
-    Ok(s.query(asked).await?.success()?.rows()?.remove(0))
+    Ok(s.query(of_all).await?.success()?.rows()?.remove(0))
 }
 
 #[tokio::test]
@@ -24,7 +24,7 @@ async fn a_session_with_state_goes_on_as_it_was() -> Result<()> {
     let answer = s.execute(prepared, &[Param::Long(6)]).await?.success()?;
     s.run("USE information_schema").await?;
     let before = state(&mut s).await?;
-    settled(&shunt, 1.0).await;
+    settled(&shunt, &s).await;
     two.of(&shunt, &s).await?.kill()?;
     assert_eq!(state(&mut s).await?, before);
     assert_eq!(s.execute(prepared, &[Param::Long(6)]).await?.success()?.packets, answer.packets);
@@ -54,7 +54,7 @@ async fn the_collation_of_the_database_is_the_database_s() -> Result<()> {
     ] {
         if !given.is_empty() {
             s.run(given).await?;
-            settled(&shunt, 1.0).await;
+            settled(&shunt, &s).await;
         }
         s.run(format!("USE {used}")).await?;
         two.of(&shunt, &s).await?.kill()?;
@@ -75,7 +75,7 @@ async fn a_user_without_rights_goes_on_after_moves_too() -> Result<()> {
     let poor = app_as("poor").password("poor");
     let mut s = login(&shunt, &poor).await?;
     s.run("SET @a = 5").await?;
-    settled(&shunt, 1.0).await;
+    settled(&shunt, &s).await;
     let told = shunt.ctl(&["session", "move", &s.connection_id().to_string()]).await?;
     ensure!(told["outcome"] == "moved", "{told}");
     two.of(&shunt, &s).await?.kill()?;
@@ -146,7 +146,7 @@ async fn code_on_the_cn_makes_it_be_asked_after_every_statement() -> Result<()> 
     let shunt = two.shunt(|setup| setup).await?;
     let mut s = login(&shunt, &app()).await?;
     s.run("SELECT hides()").await?;
-    settled(&shunt, 1.0).await;
+    settled(&shunt, &s).await;
     two.of(&shunt, &s).await?.kill()?;
     assert_eq!(s.value("SELECT @hidden").await?, "7");
     s.quit().await
@@ -168,8 +168,10 @@ async fn five_hundred_sessions_with_state_notice_nothing() -> Result<()> {
         sessions.push((s, before, prepared, answer));
     }
     eventually("all are settled", async || {
-        let n = metric(&shunt, 0, "shunt_data_settled_total", "known").await?;
-        ensure!(n >= 500.0, "{n}");
+        let listed = shunt.ctl(&["session", "list"]).await?;
+        let all = listed["sessions"].as_array().context("no list")?;
+        let left = all.iter().filter(|session| session["settled"] != true).count();
+        ensure!(all.len() == 500 && left == 0, "{left} of {} are not", all.len());
         anyhow::Ok(())
     })
     .await;
@@ -192,7 +194,7 @@ async fn a_cn_that_is_stopped_in_order_costs_its_sessions_nothing() -> Result<()
     let mut s = login(&shunt, &app()).await?;
     let mut beside = beside(&shunt, &s, 10).await?;
     s.run("SET @a = 5").await?;
-    settled(&shunt, 1.0).await;
+    settled(&shunt, &s).await;
     two.of(&shunt, &s).await?.stop().await?;
     assert_eq!(s.value("SELECT @a").await?, "5");
     for one in &mut beside {
@@ -251,7 +253,7 @@ async fn settling_leaves_what_the_last_statement_left() -> Result<()> {
         // Time enough for it: another session is settled that was due later.
         let before = metric(&shunt, 0, "shunt_data_settled_total", "known").await?;
         watched.run("SET @b = 1").await?;
-        settled(&shunt, before + 1.0).await;
+        asked(&shunt, before + 1.0).await;
         assert_eq!(s.value(then).await?, answer, "{then} behind {last}");
     }
     s.quit().await
@@ -263,7 +265,7 @@ async fn sessions_wait_for_a_cn_and_are_told_when_none_comes() -> Result<()> {
     let shunt = two.shunt(|setup| setup.set("policy.migrate.wait_for_cn", "20s")).await?;
     let mut s = login(&shunt, &app()).await?;
     s.run("SET @a = 5").await?;
-    settled(&shunt, 1.0).await;
+    settled(&shunt, &s).await;
     let on = shown(&shunt, &s).await?["cn"].clone();
     let [one, other] = if on == "cn-1" { [0, 1] } else { [1, 0] };
     two.cns[other].kill()?;
@@ -301,7 +303,7 @@ async fn settling_and_moving_do_not_stand_in_each_other_s_way() -> Result<()> {
         let told = shunt.try_ctl(&["-o", "json", "session", "move", &id]).await?;
         moved += u32::from(told.stdout.contains("\"moved\""));
         let before = metric(&shunt, 0, "shunt_data_settled_total", "known").await?;
-        settled(&shunt, before + 1.0).await;
+        asked(&shunt, before + 1.0).await;
     }
     ensure!(moved >= 10, "{moved} of 20");
     stop.send(()).map_err(|()| anyhow::anyhow!("it does not work any more"))?;
