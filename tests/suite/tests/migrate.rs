@@ -4,6 +4,8 @@
 //! Two names of one CN stand for two that share their data: a move goes to a new session of the same server, which has
 //! nothing but what was put into it.
 
+#[path = "migrate/meanwhile.rs"]
+mod meanwhile;
 mod stand;
 
 use anyhow::{Context as _, Result, ensure};

@@ -73,8 +73,11 @@ pub(crate) struct Statement {
     pub(crate) context: Context,
     /// The id that the CN knows it by.
     pub(crate) cn_id: u32,
-    /// Tells it from another one that had its id before.
+    /// Tells it from another one that had its id before, and from itself as it was bound before: what was made of it ahead
+    /// of a move would read later executes by the types of then.
     pub(crate) serial: u32,
+    /// Those with a lower one were prepared before it.
+    order: u64,
     /// Its name, where it was prepared by SQL; `text` is that SQL then.
     pub(crate) name: Option<Box<[u8]>>,
     /// How many parameters it has.
@@ -149,6 +152,8 @@ pub(super) struct Statements {
     /// The highest id that the client was given.
     highest: u32,
     /// How many were prepared.
+    order: u64,
+    /// The serial that was given last.
     serial: u32,
     /// Statements of which something that was bound was not seen.
     unsure: u32,
@@ -211,6 +216,7 @@ impl Statements {
             last: 0,
             translates: false,
             highest: 0,
+            order: 0,
             serial: 0,
             unsure: 0,
             refused: false,
@@ -220,8 +226,8 @@ impl Statements {
     /// All are gone; the database stays. Ids go on from where they are where the CN's are others.
     pub(super) fn reset(&mut self) {
         let database = std::mem::replace(&mut self.database, Database::Suspected(None));
-        let Self { translates, highest, serial, .. } = *self;
-        *self = Self { database, translates, highest, serial, ..Self::new(None) };
+        let Self { translates, highest, order, serial, .. } = *self;
+        *self = Self { database, translates, highest, order, serial, ..Self::new(None) };
     }
 
     pub(super) const fn is_too_large(&self) -> bool {
@@ -277,11 +283,14 @@ impl Statements {
 
     /// Takes in what an execute of `id` binds.
     pub(super) fn bind(&mut self, id: u32, body: &[u8], bulk: bool) {
+        let serial = self.serial.wrapping_add(1);
         let Some(statement) = self.get_mut(id) else { return };
         if let Some(types) = bound(body, statement.params, bulk)
             && statement.types.as_deref() != Some(types)
         {
             statement.types = Some(types.into());
+            statement.serial = serial;
+            self.serial = serial;
         }
     }
 
@@ -304,7 +313,7 @@ impl Statements {
     /// Statements of now, by the ids that the client knows them by, in the order in which they were prepared.
     pub(super) fn in_order(&self) -> Vec<(u32, &Statement)> {
         let mut all: Vec<(u32, &Statement)> = self.by_id.iter().map(|(id, one)| (*id, one)).collect();
-        all.sort_unstable_by_key(|(_, statement)| statement.serial);
+        all.sort_unstable_by_key(|(_, statement)| statement.order);
         all
     }
 
@@ -515,7 +524,8 @@ impl Statements {
             self.last = id;
             self.highest = self.highest.max(id);
         }
-        self.serial += 1;
+        self.order += 1;
+        self.serial = self.serial.wrapping_add(1);
         self.forget(id);
         let text = text.filter(|text| self.text_kept + text.len() <= MOST_TEXT);
         self.too_large |= text.is_none() || self.by_id.len() >= MOST_STATEMENTS;
@@ -537,6 +547,7 @@ impl Statements {
             context,
             cn_id,
             serial,
+            order: self.order,
             name,
             params,
             columns,

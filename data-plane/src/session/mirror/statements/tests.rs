@@ -152,3 +152,33 @@ fn an_id_given_again_is_another_statement() {
     assert_eq!(statements.waiting.len(), 0);
     assert_eq!(statements.text_kept, 8);
 }
+
+/// An execute of a statement with one parameter, as `bind` is given it: with types, or without.
+fn execute(types: Option<[u8; 2]>) -> Vec<u8> {
+    let mut body = vec![0; 10];
+    body.push(u8::from(types.is_some()));
+    body.extend(types.iter().flatten());
+    body
+}
+
+#[test]
+fn one_that_is_bound_anew_is_another_to_whoever_prepared_it_ahead_and_keeps_its_place() {
+    let mut statements = Statements::new(None);
+    for id in [1, 2] {
+        let preparing = Preparing { text: Some(b"SELECT ?".to_vec()), ..Preparing::default() };
+        statements.prepared(id, preparing, Hints::none(), (1, 1));
+    }
+    let seen = |statements: &Statements| -> Vec<(u32, u32)> {
+        statements.in_order().into_iter().map(|(id, one)| (id, one.serial)).collect()
+    };
+    let ahead = seen(&statements);
+    statements.bind(1, &execute(Some([3, 0])), false);
+    let bound = seen(&statements);
+    assert!(bound[0].0 == 1 && bound[0].1 != ahead[0].1 && bound[1] == ahead[1], "{ahead:?}, {bound:?}");
+    // The same again, or none, tells nothing new.
+    statements.bind(1, &execute(Some([3, 0])), false);
+    statements.bind(1, &execute(None), false);
+    assert_eq!(seen(&statements), bound);
+    statements.bind(1, &execute(Some([8, 0])), false);
+    assert!(seen(&statements)[0].1 != bound[0].1 && seen(&statements)[1] == ahead[1]);
+}
