@@ -25,5 +25,5 @@ if [[ -n ${LIST:-} && $LIST != 0 ]]; then
   exec "$bench" list ${options[@]+"${options[@]}"}
 fi
 deploy/local/install.sh build servers bench
-cargo build --locked --release -p shunt-control -p shunt-data -p shunt-bench
+cargo build --locked --release -p shunt-control -p shunt-data -p shuntctl -p shunt-bench
 exec "$bench" run ${options[@]+"${options[@]}"}

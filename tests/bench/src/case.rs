@@ -1,6 +1,7 @@
 //! The cases: what is run on what, and which targets its figures have.
 
 use crate::judge::Bound;
+use crate::moving::Moving;
 use crate::stand::CnKind;
 use crate::sysbench::Sysbench;
 
@@ -32,6 +33,8 @@ pub(crate) enum Work {
     Idle(u32),
     /// Logins, and what stays of them in memory.
     Logins,
+    /// Sessions that go elsewhere, on a fleet of its own.
+    Moving(Moving),
 }
 
 /// In what the generator's figures are.
@@ -77,6 +80,26 @@ pub(crate) enum What {
     PercentLost,
     /// KiB of resident memory that logins left behind.
     KibGrown,
+    /// Milliseconds that a move took between two commands, as Shunt tells.
+    Pause,
+    /// Milliseconds that a client waited for an answer while its session moved.
+    PauseSeen,
+    /// The same while nothing moves: what the machine does to it.
+    WaitStill,
+    /// Round trips to a CN within a pause, of a session in which nothing was set.
+    RoundTrips,
+    /// The same of one that has variables of its own.
+    RoundTripsFurnished,
+    /// Moves a second.
+    MovesPerSecond,
+    /// Seconds of a drain that is given ten.
+    Drain,
+    /// Seconds of a drain that is given no time.
+    DrainByDefault,
+    /// Seconds until a CN that joined has its share.
+    Join,
+    /// Seconds until every session of a CN that was killed was answered.
+    Failover,
 }
 
 impl What {
@@ -88,6 +111,16 @@ impl What {
             Self::KibPerSession => "KiB a session",
             Self::PercentLost => "% lost by a busy session",
             Self::KibGrown => "KiB grown",
+            Self::Pause => "ms, 99 % of pauses",
+            Self::PauseSeen => "ms, 99 % of a client's waits",
+            Self::WaitStill => "ms, the same, nothing moves",
+            Self::RoundTrips => "round trips to a CN",
+            Self::RoundTripsFurnished => "the same, variables set",
+            Self::MovesPerSecond => "moves a second",
+            Self::Drain => "s until drained, --timeout 10s",
+            Self::DrainByDefault => "s until drained, no --timeout",
+            Self::Join => "s until even",
+            Self::Failover => "s until all were answered",
         }
     }
 }
@@ -109,6 +142,7 @@ pub(crate) fn all() -> Vec<Case> {
     cases.push(large_insert("fake-insert-1m", CnKind::Fake));
     cases.push(login("fake-login", CnKind::Fake));
     cases.push(memory());
+    cases.extend(moving());
     cases
 }
 
@@ -259,6 +293,63 @@ fn memory() -> Case {
     }
 }
 
+/// The cases of sessions that go elsewhere.
+fn moving() -> [Case; 7] {
+    let case = |name: &str, about: &str, moving, targets: &[(What, Bound)]| Case {
+        name: name.to_owned(),
+        about: about.to_owned(),
+        quick: moving != Moving::Barrier,
+        cn: if moving == Moving::Rate { CnKind::Fake } else { CnKind::MariaDb },
+        work: Work::Moving(moving),
+        targets: targets.to_vec(),
+    };
+    let at_most = |what, most| [(what, Bound::AtMost(most))];
+    [
+        case(
+            "pause",
+            "moves of a busy session by hand, between two MariaDB servers",
+            Moving::Pause,
+            &at_most(What::Pause, 5.0),
+        ),
+        case(
+            "pause-round-trips",
+            "the same with CNs 60 ms away: round trips in a pause",
+            Moving::RoundTrips,
+            &at_most(What::RoundTrips, 2.0),
+        ),
+        case(
+            "pause-galera",
+            "moves of a session that writes, between two Galera nodes: with the barrier",
+            Moving::Barrier,
+            &[],
+        ),
+        case(
+            "moves",
+            "a drain as fast as it can be, with one core for the data plane",
+            Moving::Rate,
+            &[(What::MovesPerSecond, Bound::AtLeast(1000.0))],
+        ),
+        case(
+            "drain",
+            "2,000 idle sessions (quick: 500) leave a CN",
+            Moving::Drain,
+            &at_most(What::Drain, 10.0),
+        ),
+        case(
+            "scale-out",
+            "a CN joins two that have 2,000 idle sessions (quick: 600)",
+            Moving::Join,
+            &at_most(What::Join, 10.0),
+        ),
+        case(
+            "failover",
+            "a CN with 500 idle sessions is killed",
+            Moving::Failover,
+            &at_most(What::Failover, 1.0),
+        ),
+    ]
+}
+
 /// The sysbench point select of one busy connection.
 pub(crate) fn one_busy() -> Sysbench {
     Sysbench {
@@ -285,7 +376,7 @@ mod tests {
 
     #[test]
     fn every_proxied_case_is_asked_something() {
-        for case in all().iter().filter(|case| case.name != "idle-1000") {
+        for case in all().iter().filter(|case| !["idle-1000", "pause-galera"].contains(&&*case.name)) {
             assert!(!case.targets.is_empty(), "{}", case.name);
         }
     }

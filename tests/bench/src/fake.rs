@@ -1,8 +1,10 @@
 //! A fake CN that takes the database out of the measurement: it greets as MariaDB 10.11 does, lets everybody in whose
 //! password is their own name, and answers every COM_QUERY at once.
 //!
-//! What Shunt asks for itself it answers like a CN of `make up`: account hashes, trackers, `DO 1`.
+//! What Shunt asks for itself it answers like a CN of `make up`: account hashes, trackers, `DO 1`. What is asked in a move
+//! it has from a real server ([`Alike`]), where it is given one.
 
+use crate::alike::{Alike, CONNECTION_ID};
 use anyhow::{Result, bail};
 use clap::Args;
 use sha1::{Digest as _, Sha1};
@@ -11,6 +13,7 @@ use shunt_harness::command::{com, lenenc, lenenc_bytes};
 use shunt_harness::login::{Handshake, NATIVE, native};
 use shunt_harness::packet::{MAX_PAYLOAD, Packet, split};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -20,6 +23,9 @@ pub(crate) struct Fake {
     /// Where to listen.
     #[arg(long)]
     pub(crate) listen: SocketAddr,
+    /// Answer everything as this MariaDB did when that was asked for the first time.
+    #[arg(long)]
+    pub(crate) like: Option<SocketAddr>,
 }
 
 /// Is a CN until the process ends.
@@ -29,7 +35,7 @@ pub(crate) struct Fake {
 pub(crate) fn run(fake: &Fake) -> Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let listener = listen(fake.listen)?;
-        serve(listener).await
+        serve(listener, fake.like.map(|server| Arc::new(Alike::new(server)))).await
     })
 }
 
@@ -48,11 +54,39 @@ pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener> {
 ///
 /// # Errors
 /// Accepting failed: no more files.
-pub(crate) async fn serve(listener: TcpListener) -> Result<()> {
+pub(crate) async fn serve(listener: TcpListener, alike: Option<Arc<Alike>>) -> Result<()> {
     for id in 1_u32.. {
         let (stream, _) = listener.accept().await?;
+        let alike = alike.clone();
         // Who leaves is no error of the fake's.
-        tokio::spawn(async move { session(stream, id).await.unwrap_or_default() });
+        tokio::spawn(async move {
+            match alike {
+                Some(alike) => session_alike(stream, &alike).await.unwrap_or_default(),
+                None => session(stream, id).await.unwrap_or_default(),
+            }
+        });
+    }
+    Ok(())
+}
+
+/// A session that is answered like one of a real server.
+async fn session_alike(mut stream: TcpStream, alike: &Alike) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let Some(caps) = log_in(&mut stream, CONNECTION_ID).await? else { return Ok(()) };
+    let mut held = Vec::with_capacity(4096);
+    let mut answers = Vec::new();
+    while stream.read_buf(&mut held).await? > 0 {
+        let mut at = 0;
+        while let Some(payload) = packet(&held[at..])? {
+            at += 4 + payload.len();
+            if payload.first() == Some(&com::QUIT) {
+                return Ok(());
+            }
+            answers.extend_from_slice(&alike.answer(caps, payload).await?[..]);
+        }
+        held.drain(..at);
+        stream.write_all(&answers).await?;
+        answers.clear();
     }
     Ok(())
 }
@@ -265,7 +299,7 @@ mod tests {
             runtime.block_on(async {
                 let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
-                serve(listener).await.unwrap();
+                serve(listener, None).await.unwrap();
             });
         });
         told.recv().unwrap()

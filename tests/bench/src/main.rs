@@ -4,16 +4,20 @@
 //! `case.rs` for what is measured, `rounds.rs` for how, `judge.rs` for what is made of it.
 
 mod about;
+mod alike;
 mod case;
 mod cpu;
+mod delayed;
 mod fake;
 mod files;
+mod fleet;
 mod haproxy;
 mod idle;
 mod judge;
 mod latency;
 mod load;
 mod memory;
+mod moving;
 mod report;
 mod response;
 mod rounds;

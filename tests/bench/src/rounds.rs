@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) logins: u64,
     /// What Shunt waits for sockets by.
     pub(crate) io: Via,
+    /// A quick run.
+    pub(crate) quick: bool,
 }
 
 impl Plan {

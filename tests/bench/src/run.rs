@@ -3,6 +3,7 @@
 use crate::about;
 use crate::case::{Case, Count, Work, all};
 use crate::memory;
+use crate::moving;
 use crate::report::{Row, table};
 use crate::rounds::{self, Command, Measured, Plan, warm_up};
 use crate::stand::{Stand, Via};
@@ -40,7 +41,7 @@ const ATTEMPTS: u32 = 3;
 impl Options {
     fn plan(&self) -> Plan {
         let (rounds, seconds, logins) = if self.quick { (3, 2, 5000) } else { (5, 4, 100_000) };
-        Plan { rounds, seconds, logins: self.logins.unwrap_or(logins), io: self.io }
+        Plan { rounds, seconds, logins: self.logins.unwrap_or(logins), io: self.io, quick: self.quick }
     }
 
     /// Noise is no reason to repeat when that would take the whole run past this.
@@ -163,6 +164,11 @@ async fn attempt(
 }
 
 async fn once(case: &Case, stand: &mut Option<Stand>, plan: &Plan) -> Result<Measured> {
+    if let Work::Moving(moving) = case.work {
+        // It has servers of its own: two fleets would share the cores.
+        drop(stand.take());
+        return moving::run(case, moving, plan).await;
+    }
     let stand = match stand.take() {
         Some(running) if running.kind() == case.cn => stand.insert(running),
         other => {
@@ -180,6 +186,7 @@ async fn once(case: &Case, stand: &mut Option<Stand>, plan: &Plan) -> Result<Mea
         Work::Generator(own, count) => rounds::run(case, &Command::Generator(own), *count, stand, plan).await,
         Work::Idle(sessions) => memory::idle(case, *sessions, stand, plan).await,
         Work::Logins => memory::logins(case, stand, plan).await,
+        Work::Moving(_) => unreachable!("it has servers of its own"),
     }
 }
 

@@ -166,26 +166,32 @@ impl Cn {
     }
 }
 
-/// A server with the tables of all cases, an application's account and Shunt's own, tracking like one of `make up`.
+/// A server with the tables of all cases.
 async fn mariadb() -> Result<MariaDb> {
-    let server = Options::new()
-        .arg("--max-connections=9800")
-        .arg("--table-open-cache=2000")
-        .arg("--thread-cache-size=256")
-        .arg("--back-log=1000")
-        .arg("--innodb-buffer-pool-size=256M")
-        .arg("--innodb-log-file-size=64M")
-        .arg("--plugin-load-add=ha_blackhole")
-        .arg("--session-track-schema=ON")
-        .arg("--session-track-state-change=ON")
-        .arg("--session-track-transaction-info=CHARACTERISTICS")
-        .start()
-        .await?;
-    server.service_account().await?;
+    let server = server(&["--innodb-buffer-pool-size=256M", "--innodb-log-file-size=64M"]).await?;
     server.fresh_database("bench").await?;
     // What is inserted is parsed and thrown away: the way there is measured, not the disk.
     server.run(&["CREATE TABLE bench.upload (data LONGBLOB) ENGINE=BLACKHOLE"]).await?;
     sample::output(&sysbench::prepare(server.address()), Duration::from_secs(120)).await?;
+    Ok(server)
+}
+
+/// A server with an application's account and Shunt's own, tracking like one of `make up`.
+///
+/// # Errors
+/// It is not installed, or did not come up.
+pub(crate) async fn server(more: &[&str]) -> Result<MariaDb> {
+    let options = Options::new()
+        .arg("--max-connections=9800")
+        .arg("--table-open-cache=2000")
+        .arg("--thread-cache-size=256")
+        .arg("--back-log=1000")
+        .arg("--plugin-load-add=ha_blackhole")
+        .arg("--session-track-schema=ON")
+        .arg("--session-track-state-change=ON")
+        .arg("--session-track-transaction-info=CHARACTERISTICS");
+    let server = more.iter().fold(options, |options, one| options.arg(*one)).start().await?;
+    server.service_account().await?;
     Ok(server)
 }
 
