@@ -1,10 +1,10 @@
 //! What a session costs in memory, at rest, and whether anything stays behind.
 
-use crate::stand::{app, group_of, login, own_cn, seen, sessions_left, setup};
+use crate::stand::{app, group_of, login, metric, own_cn, seen, sessions_left, setup};
 use anyhow::{Result, ensure};
 use futures::StreamExt as _;
 use shunt_harness::mariadb::Options;
-use shunt_harness::{Raw, Shunt};
+use shunt_harness::{Raw, Shunt, eventually};
 
 const KIB: u64 = 1024;
 
@@ -49,5 +49,54 @@ async fn idle_sessions_are_small_and_logins_leave_nothing_behind() -> Result<()>
     }
     println!("after 2,500 logins {} KiB, after 5,000 {} KiB", after[0] / KIB, after[1] / KIB);
     ensure!(after[1] < after[0] + 1024 * KIB, "logins leave memory behind");
+    Ok(())
+}
+
+/// What sessions of one kind cost once their CN was asked what they are: `set` makes one so, by its number.
+async fn settled(n: usize, set: impl Fn(usize) -> String) -> Result<[u64; 2]> {
+    let cn = own_cn(Options::new()).await?;
+    let mut shunt = setup().group(group_of(&[&cn])).planes(1).await?;
+    seen(&shunt).await;
+    drop(open(&shunt, 50).await?);
+    sessions_left(&shunt, 0).await;
+    let before = resident(&mut shunt)?;
+    let mut sessions = open(&shunt, n).await?;
+    let logged_in = resident(&mut shunt)?;
+    for (n, s) in sessions.iter_mut().enumerate() {
+        s.run(set(n)).await?;
+    }
+    eventually("all are known", async || {
+        let known = metric(&shunt, 1, "shunt_data_settled_total", "known").await?;
+        ensure!(known >= n as f64, "{known}");
+        anyhow::Ok(())
+    })
+    .await;
+    let known = resident(&mut shunt)?;
+    Ok([(logged_in - before) / n as u64, (known - before) / n as u64])
+}
+
+/// Sessions that have the same variables, as many do: these are kept once.
+async fn settled_sessions_are_small(n: usize) -> Result<()> {
+    let [logged_in, known] = settled(n, |n| format!("SET @n = {n}, time_zone = '+02:00'")).await?;
+    println!(
+        "{n} sessions: {logged_in} bytes each that only logged in, {known} that set something and is known"
+    );
+    ensure!(known <= 16 * KIB, "{known} bytes for a session that is known");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sessions_that_are_known_are_small() -> Result<()> {
+    settled_sessions_are_small(500).await
+}
+
+#[tokio::test]
+#[ignore = "takes half a minute"]
+async fn soak_two_thousand_sessions_that_are_known_are_small() -> Result<()> {
+    settled_sessions_are_small(2000).await?;
+    // Each has something that no other has, and all of its variables for itself.
+    let [logged_in, known] = settled(2000, |n| format!("SET lock_wait_timeout = {}", n + 100)).await?;
+    println!("2000 sessions: {logged_in} bytes each that only logged in, {known} with a variable of its own");
+    ensure!(known <= 48 * KIB, "{known} bytes for a session with a variable of its own");
     Ok(())
 }
