@@ -5,6 +5,7 @@
 
 mod about;
 mod alike;
+mod calm;
 mod case;
 mod cpu;
 mod delayed;

@@ -1,11 +1,13 @@
 //! Cases of sessions that go elsewhere: what a client waits, how many move in a second, and how long it takes until a CN is
 //! empty, filled, or made up for.
 //!
-//! There is nothing to compare with: what stands beside Shunt does not move sessions. Figures are Shunt's own.
+//! There is nothing to compare with: what stands beside Shunt does not move sessions. Figures are Shunt's own, and noise
+//! where somebody else wants the cores before or behind them.
 
 mod fleets;
 mod pause;
 
+use crate::calm;
 use crate::case::{Case, What};
 use crate::judge::{Figure, median};
 use crate::report::{Outcome, Row, rounded};
@@ -49,6 +51,7 @@ struct Told {
 /// # Errors
 /// A session was lost, or something did not come up.
 pub(crate) async fn run(case: &Case, moving: Moving, plan: &Plan) -> Result<Measured> {
+    let calm = calm::is_calm()?;
     let (told, command) = match moving {
         Moving::Pause => pause::on_loopback(plan).await?,
         Moving::RoundTrips => pause::far_away(plan).await?,
@@ -58,7 +61,8 @@ pub(crate) async fn run(case: &Case, moving: Moving, plan: &Plan) -> Result<Meas
         Moving::Join => fleets::join(plan).await?,
         Moving::Failover => fleets::failover(plan).await?,
     };
-    let mut measured = Measured { noisy: is_noisy(&told), ..Measured::default() };
+    let mut measured =
+        Measured { noisy: !calm || !calm::is_calm()? || is_noisy(&told), ..Measured::default() };
     for one in told {
         let figure = Figure::of(&one.values).context("no rounds")?;
         let target = case.targets.iter().find(|(of, _)| *of == one.what).map(|(_, bound)| *bound);
@@ -75,6 +79,7 @@ pub(crate) async fn run(case: &Case, moving: Moving, plan: &Plan) -> Result<Meas
             _ => Map::new(),
         };
         more.insert("values".into(), one.values.iter().copied().map(rounded).collect());
+        more.insert("noisy".into(), measured.noisy.into());
         more.insert("target".into(), target.map_or(Value::Null, |bound| json!(bound.to_string())));
         measured.outcomes.push(Outcome {
             case: [&case.name, one.name].concat(),
