@@ -20,6 +20,17 @@ const ROUND: Duration = Duration::from_millis(500);
 /// How often the sessions of a CN that stays so are told again.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// Waits until nobody gets a word out of `cn`.
+pub(crate) async fn until_silent(plane: &Plane, cn: &CnId) {
+    loop {
+        tokio::time::sleep(ROUND).await;
+        let useless = plane.routing.useless(plane.config.limits.cn_connect);
+        if useless.iter().any(|(one, is_silent)| one == cn && *is_silent) {
+            return;
+        }
+    }
+}
+
 /// Tells the sessions of such CNs, as long as the process lives.
 pub(crate) async fn run(plane: Arc<Plane>) {
     let mut told: HashMap<CnId, Instant> = HashMap::new();

@@ -171,7 +171,7 @@ impl Metrics {
                     self.pinned.get_or_create(&ByReason { reason: Word(reason) }).inc();
                 }
             }
-            Outcome::Failed(_) => {}
+            Outcome::Failed(_) | Outcome::Gone => {}
         }
     }
 

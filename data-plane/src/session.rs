@@ -26,6 +26,7 @@ use crate::socket::{By, Socket};
 use crate::wire::PacketStream;
 use crate::worker::Worker;
 use close::{CloseReason, Closed};
+use failover::verdict::How;
 use inbox::{Farewell, Order};
 use migrate::{Moving, Wakeup};
 use relay::hold::Hold;
@@ -182,6 +183,7 @@ impl Session {
             };
             let seen = match Box::pin(self.see_to(wakeup)).await {
                 Err(CloseReason::CnGone) => Box::pin(self.cn_is_gone()).await,
+                Err(CloseReason::CnHangs) => Box::pin(self.outlive(How::Hangs)).await,
                 seen => seen,
             };
             if let Err(reason) = seen {

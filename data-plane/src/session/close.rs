@@ -36,6 +36,8 @@ pub(crate) enum CloseReason {
     Violation(Violation),
     /// The CN's connection ended; why is not known yet.
     CnGone,
+    /// The CN does not answer a question of ours; its connection is open.
+    CnHangs,
     /// The CN closed this session on purpose.
     ClosedByCn,
     /// The CN died, or stopped answering.
@@ -58,7 +60,7 @@ impl CloseReason {
             Self::ClientGone | Self::InLogin(_) => "client_gone",
             Self::Denied(_) => "denied",
             Self::Violation(_) => "client_violation",
-            Self::CnGone | Self::CnDied | Self::Lost(_) => "cn_died",
+            Self::CnGone | Self::CnHangs | Self::CnDied | Self::Lost(_) => "cn_died",
             Self::ClosedByCn => "closed_by_cn",
             Self::Desync(_) => "cn_violation",
             Self::Farewell(Farewell::Suspended(_)) => "suspended",
@@ -149,6 +151,7 @@ impl Session {
             }
             reason => reason,
         };
+        self.end_moves();
         self.tell_client(&reason).await;
         self.places = None;
         self.leave_cn(&reason).await;

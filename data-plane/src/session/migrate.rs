@@ -342,6 +342,16 @@ impl Session {
         }
     }
 
+    /// The session ends: whatever was ordered comes to that.
+    pub(super) fn end_moves(&mut self) {
+        if self.moving.is_some() {
+            self.finish_move(Outcome::Gone);
+        }
+        while let Some(order) = self.view().inbox.take_move() {
+            self.end_move(order, &self.cn, None, Outcome::Gone);
+        }
+    }
+
     fn finish_move(&mut self, outcome: Outcome) {
         let Some(moving) = self.moving.take() else { return };
         let Moving { order, from, to, .. } = *moving;

@@ -114,7 +114,7 @@ impl Session {
                 self.kept = Kept::Unknown;
                 failed
             }
-            Err(Outcome::Moved(_)) => failed,
+            Err(Outcome::Moved(_) | Outcome::Gone) => failed,
         };
         self.view().show_tied(outcome != known);
         self.plane().metrics.settled(outcome);

@@ -9,14 +9,15 @@ use crate::cn::converse::Said;
 use crate::engine::mysql::catalog::Catalog;
 use crate::engine::mysql::read::{self, State, Unreadable};
 use crate::engine::mysql::write::{self, Prepared, Script, ToPrepare, ToRestore};
+use crate::hangs;
 use crate::session::Session;
 use crate::session::close::CloseReason;
-use crate::session::command::within_limit;
 use crate::session::mirror::left::Counted;
 use crate::session::mirror::statements::{Statement, Under};
 use crate::session::pin::PinReason;
 use mysql_wire::reply;
 use mysql_wire::sql::Hints;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -246,9 +247,25 @@ impl Session {
 
     /// Says `commands` to the session's CN, and hears it out.
     pub(in crate::session) async fn say(&mut self, commands: &[Vec<u8>]) -> Result<Vec<Said>, CloseReason> {
-        // A CN that says nothing for so long says nothing to anybody.
-        let said = within_limit(TO_SAY, self.asker().converse(commands)).await;
-        said.map_err(|_| CloseReason::CnGone)
+        let (worker, cn) = (Rc::clone(&self.worker), self.cn.clone());
+        let may_leave = self.may_leave();
+        let mut asker = self.asker();
+        tokio::select! {
+            said = asker.converse(commands) => said.map_err(|_| CloseReason::CnGone),
+            // Nobody gets a word out of it: one that is known is not held by that.
+            () = hangs::until_silent(&worker.plane, &cn), if may_leave => Err(CloseReason::CnHangs),
+            () = tokio::time::sleep(TO_SAY) => Err(CloseReason::CnHangs),
+        }
+    }
+
+    /// Whether it could go on elsewhere, as far as is known without asking anybody.
+    fn may_leave(&self) -> bool {
+        let (mirror, plane) = (&self.link.mirror, self.plane());
+        plane.routing.has_other(&self.login.request, &self.cn)
+            && self.password.is_some()
+            && mirror.certain_pins() & !PinReason::Transaction.bit() == 0
+            && self.is_known().is_ok()
+            && mirror.since().harmless(plane.code.may_be(), mirror.may_be_in_transaction()).is_ok()
     }
 }
 

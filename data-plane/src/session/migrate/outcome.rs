@@ -14,6 +14,8 @@ pub(crate) enum Outcome {
     Pinned(u16),
     /// It was tried, or could not be: the session goes on where it was.
     Failed(String),
+    /// The session ended before.
+    Gone,
 }
 
 /// A move that ended.
@@ -29,21 +31,22 @@ pub(crate) struct Ended {
 impl Outcome {
     /// Its word, in metrics and in the API.
     pub(crate) const fn word(&self) -> &'static str {
-        let [moved, pinned, failed] = Self::WORDS;
+        let [moved, pinned, failed, gone] = Self::WORDS;
         match self {
             Self::Moved(_) => moved,
             Self::Pinned(_) => pinned,
             Self::Failed(_) => failed,
+            Self::Gone => gone,
         }
     }
 
     /// Every one of those words.
-    pub(crate) const WORDS: [&'static str; 3] = ["moved", "pinned", "failed"];
+    pub(crate) const WORDS: [&'static str; 4] = ["moved", "pinned", "failed", "gone"];
 
     /// Why it did not move, in words.
     pub(crate) fn reasons(&self) -> Vec<String> {
         match self {
-            Self::Moved(_) => Vec::new(),
+            Self::Moved(_) | Self::Gone => Vec::new(),
             Self::Pinned(bits) => PinReason::words_of(*bits).into_iter().map(str::to_owned).collect(),
             Self::Failed(why) => vec![why.clone()],
         }
@@ -66,12 +69,13 @@ impl Ended {
     pub(crate) fn to_pb(&self) -> pb::Moved {
         let pause = match self.outcome {
             Outcome::Moved(pause) => prost_types::Duration::try_from(pause).ok(),
-            Outcome::Pinned(_) | Outcome::Failed(_) => None,
+            Outcome::Pinned(_) | Outcome::Failed(_) | Outcome::Gone => None,
         };
         let outcome = match self.outcome {
             Outcome::Moved(_) => pb::moved::Outcome::Moved,
             Outcome::Pinned(_) => pb::moved::Outcome::Pinned,
             Outcome::Failed(_) => pb::moved::Outcome::Failed,
+            Outcome::Gone => pb::moved::Outcome::Gone,
         };
         pb::Moved {
             outcome: outcome.into(),
