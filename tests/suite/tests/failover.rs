@@ -3,15 +3,30 @@
 //! Two servers with the same accounts and tables stand for CNs that share their storage, where no row matters that one
 //! of them wrote.
 
+#[path = "failover/crowd.rs"]
+mod crowd;
+#[path = "failover/farewell.rs"]
+mod farewell;
 #[path = "failover/fleet.rs"]
 mod fleet;
+#[path = "failover/halves.rs"]
+mod halves;
 #[path = "failover/idle.rs"]
 mod idle;
+#[path = "failover/owed.rs"]
+mod owed;
+#[path = "failover/puppet.rs"]
+mod puppet;
+#[path = "failover/quorum.rs"]
+mod quorum;
+#[path = "failover/silent.rs"]
+mod silent;
 mod stand;
 #[path = "failover/under_way.rs"]
 mod under_way;
 
 use anyhow::{Context as _, Result, ensure};
+use puppet::Puppet;
 use shunt_harness::mariadb::Options;
 use shunt_harness::{Group, MariaDb, Raw, Setup, Shunt, eventually};
 use stand::{app, login, metric, own_cn, seen, setup, shown};
@@ -60,6 +75,35 @@ impl Two {
     async fn of(&mut self, shunt: &Shunt, session: &Raw) -> Result<&mut MariaDb> {
         let on = shown(shunt, session).await?["cn"].as_str().context("no cn")?.to_owned();
         Ok(&mut self.cns[usize::from(on == "cn-2")])
+    }
+}
+
+/// Two names of one server, whose connections are in the test's hand.
+struct Puppets {
+    shunt: Shunt,
+    puppets: [Puppet; 2],
+    _cn: MariaDb,
+}
+
+impl Puppets {
+    async fn start() -> Result<Self> {
+        let cn = own_cn(Options::new()).await?;
+        cn.run(&["CREATE TABLE suite.t (id INT AUTO_INCREMENT PRIMARY KEY, v INT)"]).await?;
+        let puppets = [Puppet::before(cn.address()).await?, Puppet::before(cn.address()).await?];
+        let group = Group::named("shared").cn("cn-1", puppets[0].address).cn("cn-2", puppets[1].address);
+        let shunt = setup().group(group).standalone().await?;
+        seen(&shunt).await;
+        Ok(Self { shunt, puppets, _cn: cn })
+    }
+
+    /// The CN that a session is on.
+    async fn of(&self, session: &Raw) -> Result<&Puppet> {
+        Ok(&self.puppets[usize::from(shown(&self.shunt, session).await?["cn"] == "cn-2")])
+    }
+
+    /// And the other one.
+    async fn other(&self, session: &Raw) -> Result<&Puppet> {
+        Ok(&self.puppets[usize::from(shown(&self.shunt, session).await?["cn"] == "cn-1")])
     }
 }
 

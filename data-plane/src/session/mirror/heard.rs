@@ -2,7 +2,7 @@
 //!
 //! Must not know: sockets, which CN, how state is carried.
 
-use super::statements::MOST_TEXT;
+use super::statements::{MOST_TEXT, UNKNOWN};
 use super::{MOST_VARIABLES, Mirror, PARSE, Transaction};
 use mysql_wire::command::{self, Kind, Shape};
 use mysql_wire::reply::{self, MORE_RESULTS, STATE_CHANGED};
@@ -22,7 +22,7 @@ impl Requested for Mirror {
                 | command::STMT_CLOSE
                 | command::STMT_SEND_LONG_DATA
         );
-        let on_cn = if is_about_one { self.statements.on_cn(command.statement()) } else { None };
+        let mut on_cn = if is_about_one { self.statements.on_cn(command.statement()) } else { None };
         (self.tables, self.hidden, self.varies, self.sets) = (false, false, false, false);
         self.goes_out(command);
         match command.code {
@@ -53,6 +53,8 @@ impl Requested for Mirror {
                 let id = command.statement();
                 if command.code != command::STMT_RESET {
                     self.executes(command);
+                    // The CN would read it by other types: it is told of none that it knows.
+                    on_cn = if self.statements.lacks_types(id) { Some(UNKNOWN) } else { on_cn };
                 }
                 self.set_long_data(id, false);
                 let hints = self.statements.hints(id);

@@ -88,6 +88,8 @@ pub(crate) struct Statement {
     pub(crate) types: Option<Box<[u8]>>,
     /// The CN of now would not prepare it: what it said, which is what an execute gets.
     pub(crate) refused: Option<Box<reply::Err>>,
+    /// Its client bound types that no CN has: an execute must bring its own.
+    lacks_types: bool,
     /// What was bound to it was not seen.
     unsure: bool,
     /// Long data was sent, and not used up.
@@ -178,7 +180,7 @@ pub(super) struct Preparing {
 const NAMED: u32 = 0x8000_0000;
 
 /// More than any id that a server has come to give: stands for one that the CN does not know.
-const UNKNOWN: u32 = 0x4000_0000;
+pub(super) const UNKNOWN: u32 = 0x4000_0000;
 
 /// The types within what an execute sends behind its number, where it sends any.
 fn types(body: &[u8], params: u16) -> Option<&[u8]> {
@@ -285,13 +287,18 @@ impl Statements {
     pub(super) fn bind(&mut self, id: u32, body: &[u8], bulk: bool) {
         let serial = self.serial.wrapping_add(1);
         let Some(statement) = self.get_mut(id) else { return };
-        if let Some(types) = bound(body, statement.params, bulk)
-            && statement.types.as_deref() != Some(types)
-        {
+        let Some(types) = bound(body, statement.params, bulk) else { return };
+        statement.lacks_types = false;
+        if statement.types.as_deref() != Some(types) {
             statement.types = Some(types.into());
             statement.serial = serial;
             self.serial = serial;
         }
+    }
+
+    /// Whether what an execute of `id` binds cannot be read: it brings no types, and those of before are gone.
+    pub(super) fn lacks_types(&self, id: u32) -> bool {
+        self.get(id).is_some_and(|statement| statement.lacks_types)
     }
 
     /// An execute of `id` goes to no CN: with it, types that later ones go by, which then would be read by others.
@@ -302,12 +309,7 @@ impl Statements {
                 < 9 + usize::from(statement.params.div_ceil(8)) + 1 + 2 * usize::from(statement.params);
         let binds = bound(body, statement.params, bulk)
             .is_some_and(|types| statement.types.as_deref() != Some(types));
-        if statement.params > 0 && (binds || cut) {
-            let message =
-                format!("Unknown prepared statement handler ({id}): its types were lost with the CN");
-            statement.refused = Some(Box::new(reply::Err::new(1243, "HY000", message)));
-            self.refused = true;
-        }
+        statement.lacks_types |= statement.params > 0 && (binds || cut);
     }
 
     /// Statements of now, by the ids that the client knows them by, in the order in which they were prepared.
@@ -553,6 +555,7 @@ impl Statements {
             columns,
             types,
             refused: None,
+            lacks_types: false,
             unsure,
             long_data: false,
             cursor: false,

@@ -156,7 +156,8 @@ async fn code_on_the_cn_makes_it_be_asked_after_every_statement() -> Result<()> 
 #[tokio::test]
 async fn five_hundred_sessions_with_state_notice_nothing() -> Result<()> {
     let mut two = Two::start().await?;
-    let shunt = two.shunt(|setup| setup).await?;
+    // So long that none is asked about between two of its commands: each once, when it has done all.
+    let shunt = two.shunt(|setup| setup.set("policy.migrate.settle_after", "2s")).await?;
     let mut sessions = Vec::new();
     for n in 0..500 {
         let mut s = login(&shunt, &app()).await?;
