@@ -80,6 +80,12 @@ pub(crate) fn hashes(privileges: &[u8]) -> Vec<Stage2> {
     std::iter::once(&json).chain(further.into_iter().flatten()).filter_map(hash).collect()
 }
 
+/// The native hash in a row of MySQL's `mysql.user`: of the one plugin that an account has for its password there.
+pub(crate) fn hash_of(plugin: &[u8], stored: &[u8]) -> Vec<Stage2> {
+    let hash = || Stage2::parse(std::str::from_utf8(stored).ok()?);
+    (plugin == b"mysql_native_password").then(hash).flatten().into_iter().collect()
+}
+
 fn hash(account: &serde_json::Value) -> Option<Stage2> {
     // An account without a plugin is of the native one.
     let plugin = account.get("plugin").and_then(serde_json::Value::as_str).unwrap_or("mysql_native_password");
@@ -135,6 +141,15 @@ mod tests {
             ("{".into(), 0),
         ] {
             assert_eq!(hashes(privileges.as_bytes()).len(), found, "{privileges}");
+        }
+        // As MySQL has them.
+        for (plugin, stored, found) in [
+            ("mysql_native_password", one, 1),
+            ("mysql_native_password", "", 0),
+            ("caching_sha2_password", one, 0),
+            ("caching_sha2_password", "$A$005$salt", 0),
+        ] {
+            assert_eq!(hash_of(plugin.as_bytes(), stored.as_bytes()).len(), found, "{plugin} {stored}");
         }
     }
 }

@@ -7,8 +7,9 @@
 //! Must not know: clients' sessions beyond the ids of their connections.
 
 use crate::accounts;
-use crate::cn::{self, CnConnection, CnError, Identity, Password};
+use crate::cn::{self, CnConnection, CnError, Column, Identity, Password};
 use crate::config::{CnAccount, Limits};
+use crate::engine::mysql::dialect::Dialect;
 use crate::routing::{Baseline, Routing};
 use crate::socket::By;
 use mysql_wire::capability::DEPRECATE_EOF;
@@ -333,16 +334,16 @@ impl Link {
         }
         self.told = Some((code, Instant::now()));
         let (cn, user) = (&self.cn, &self.account.user);
+        let dialect = self.connection.as_ref().map(|(_, connection)| dialect(connection));
+        let [hashes, sessions, code_grant] = dialect.unwrap_or_default().grants();
         if matches!(question, Question::Code) && matches!(code, 1142 | 1227) {
-            let lacks = "cn_account lacks a grant: GRANT SELECT ON mysql.proc, and GRANT TRIGGER ON *.*";
-            return tracing::info!(%cn, user, "{lacks}: more sessions end with a CN that dies");
+            let lacks = "cn_account lacks a grant";
+            return tracing::info!(%cn, user, "{lacks}: {code_grant}: more sessions end with a CN that dies");
         }
         match code {
             1045 => tracing::error!(%cn, user, "cn_account is refused: check its user and password_file"),
-            1142 => tracing::error!(%cn, user, "cn_account lacks a grant: GRANT SELECT ON mysql.global_priv"),
-            1095 | 1227 => {
-                tracing::error!(%cn, user, "cn_account lacks a grant: GRANT PROCESS, CONNECTION ADMIN ON *.*");
-            }
+            1142 => tracing::error!(%cn, user, "cn_account lacks a grant: {hashes}"),
+            1095 | 1227 => tracing::error!(%cn, user, "cn_account lacks a grant: {sessions}"),
             _ => {}
         }
     }
@@ -381,38 +382,36 @@ async fn probe(connection: &mut CnConnection) -> Result<Baseline, CnError> {
     Ok(Baseline::new(&connection.greeting, subscription, galera))
 }
 
-async fn hashes(connection: &mut CnConnection, user: &[u8]) -> Result<Vec<Stage2>, CnError> {
-    // As a hexadecimal literal no name can be anything but a name.
-    let hex: String = user.iter().map(|byte| format!("{byte:02x}")).collect();
-    let of_user =
-        if hex.is_empty() { String::new() } else { format!(" OR User = CONVERT(x'{hex}' USING utf8mb4)") };
-    let rows = connection
-        .ask(true)
-        .rows(&format!("SELECT Priv FROM mysql.global_priv WHERE User = ''{of_user}"))
-        .await?;
-    Ok(rows.iter().flatten().flatten().flat_map(|privileges| accounts::hashes(privileges)).collect())
+fn dialect(connection: &CnConnection) -> Dialect {
+    Dialect::of(&connection.greeting.version, connection.greeting.capabilities)
 }
 
-/// What in the text of a stored function or a trigger may touch a session's state, and no tracker tells: user variables
-/// by SELECT, locks, temporary tables, sequences, statements prepared by SQL.
-const UNSEEN: &str =
-    "(^|[^@])@[^@]|get_lock|release_|temporary|nextval|lastval|setval|next +value|handler|prepare|execute";
+async fn hashes(connection: &mut CnConnection, user: &[u8]) -> Result<Vec<Stage2>, CnError> {
+    let dialect = dialect(connection);
+    let hex: String = user.iter().map(|byte| format!("{byte:02x}")).collect();
+    let rows = connection.ask(true).rows(&dialect.accounts(&hex)).await?;
+    let hashes = |row: &Vec<Column>| match (dialect, &row[..]) {
+        (Dialect::MariaDb, [Some(privileges)]) => accounts::hashes(privileges),
+        (Dialect::MySql, [Some(plugin), Some(stored)]) => accounts::hash_of(plugin, stored),
+        _ => Vec::new(),
+    };
+    Ok(rows.iter().flat_map(hashes).collect())
+}
 
 async fn has_code(connection: &mut CnConnection) -> Result<bool, CnError> {
+    let dialect = dialect(connection);
     let grants = connection.ask(true).rows("SHOW GRANTS").await?;
-    let sees = |grant: &Vec<u8>| gives(&String::from_utf8_lossy(grant), "TRIGGER");
-    if !grants.iter().flatten().flatten().any(sees) {
-        // Who may not see triggers finds none.
-        return Err(CnError::Refused(lacks("TRIGGER")));
+    for any_of in dialect.rights_to_see_code() {
+        let sees = |grant: &Vec<u8>| {
+            let grant = String::from_utf8_lossy(grant);
+            any_of.iter().any(|right| gives(&grant, right))
+        };
+        if !grants.iter().flatten().flatten().any(sees) {
+            // Who may not see it finds none.
+            return Err(CnError::Refused(lacks(any_of.first().copied().unwrap_or_default())));
+        }
     }
-    let routines = "mysql.proc WHERE db NOT IN ('mysql', 'sys')";
-    let triggers = "information_schema.triggers WHERE trigger_schema <> 'sys'";
-    let asked = format!(
-        "SELECT (EXISTS(SELECT 1 FROM {routines} AND type IN ('FUNCTION', 'PACKAGE BODY')) OR EXISTS(SELECT 1 FROM {triggers})) \
-         AND (EXISTS(SELECT 1 FROM {routines} AND CONVERT(body USING utf8mb4) REGEXP '{UNSEEN}') \
-              OR EXISTS(SELECT 1 FROM {triggers} AND action_statement REGEXP '{UNSEEN}'))"
-    );
-    let rows = connection.ask(true).rows(&asked).await?;
+    let rows = connection.ask(true).rows(&dialect.code()).await?;
     Ok(rows.first().and_then(|row| row.first()?.as_deref()) != Some(b"0"))
 }
 

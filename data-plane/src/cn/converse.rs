@@ -22,14 +22,26 @@ const MAX_PACKET: usize = 8 << 20;
 const MAX_ROWS: usize = 20_000;
 const MAX_BYTES: usize = 16 << 20;
 
-/// Columns whose collation is kept.
+/// Columns whose definition is kept.
 const MAX_COLUMNS: usize = 4096;
 
-/// The collation in the definition of a column: it stands 12 bytes before the end, whatever is before it. 0 where the
-/// definition is none.
-fn collation(definition: &[u8]) -> u16 {
-    let tail = definition.last_chunk::<12>();
-    tail.map_or(0, |[low, high, ..]| u16::from_le_bytes([*low, *high]))
+/// What is kept of the definition of a column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Definition {
+    /// The number of its collation.
+    pub(crate) collation: u16,
+    /// The number of its type.
+    pub(crate) kind: u8,
+    pub(crate) flags: u16,
+}
+
+impl Definition {
+    /// It stands in the last 12 bytes, whatever is before them. All is 0 where it is none.
+    fn read(definition: &[u8]) -> Self {
+        let Some(tail) = definition.last_chunk::<12>() else { return Self::default() };
+        let [low, high, _, _, _, _, kind, flags, more, ..] = *tail;
+        Self { collation: u16::from_le_bytes([low, high]), kind, flags: u16::from_le_bytes([flags, more]) }
+    }
 }
 
 /// What a CN said to a command.
@@ -39,8 +51,8 @@ pub(crate) enum Said {
     Ok(Vec<u8>),
     /// ERR.
     Err(reply::Err),
-    /// Rows of text, and the collation of each column, by its number.
-    Rows(Vec<Vec<Column>>, Vec<u16>),
+    /// Rows of text, and the definition of each column.
+    Rows(Vec<Vec<Column>>, Vec<Definition>),
     /// A statement was prepared, under this id, with so many columns and parameters.
     Prepared(u32, u16, u16),
 }
@@ -109,10 +121,10 @@ impl Asker<'_> {
 
     async fn result(&mut self, first: &[u8]) -> Result<Said, CnError> {
         let columns = Fields::new(first).lenenc("column count")?;
-        let mut collations = Vec::new();
+        let mut definitions = Vec::new();
         for _ in 0..columns {
             let definition = self.packet().await?;
-            collations.extend((collations.len() < MAX_COLUMNS).then(|| collation(&definition)));
+            definitions.extend((definitions.len() < MAX_COLUMNS).then(|| Definition::read(&definition)));
         }
         if !self.deprecate_eof {
             self.packet().await?;
@@ -122,7 +134,7 @@ impl Asker<'_> {
             let packet = self.packet().await?;
             match packet.first() {
                 // A row that begins so has a first column of 16 MiB or more, which is longer than is read here.
-                Some(&reply::EOF) => return Ok(Said::Rows(rows, collations)),
+                Some(&reply::EOF) => return Ok(Said::Rows(rows, definitions)),
                 Some(&reply::ERR) => return Ok(Said::Err(reply::Err::read(&packet)?)),
                 _ => {}
             }

@@ -21,7 +21,7 @@ use shunt_proto::pb;
 use std::time::Duration;
 
 /// Asks for the trackers.
-const TRACKERS: &str = "SELECT @@session_track_system_variables, @@session_track_schema, \
+const TRACKERS: &str = "@@session_track_system_variables, @@session_track_schema, \
      @@session_track_state_change, @@session_track_transaction_info";
 
 /// How long a CN may take to forget a session's state: a large transaction may have to be rolled back.
@@ -143,9 +143,9 @@ impl Session {
         let selected = self.link.mirror.left().selected();
         // Of a user that may ask nothing it stays unknown.
         let (found_rows, warnings) =
-            read::read_first(&self.say(&read::first_questions()).await?).unwrap_or_default();
+            read::read_first(&self.say(&read::first_questions(self.dialect())).await?).unwrap_or_default();
         self.set_trackers().await?;
-        self.say(&read::put_back(found_rows, warnings, selected)).await?;
+        self.say(&read::put_back(self.dialect(), found_rows, warnings, selected)).await?;
         Ok(())
     }
 
@@ -181,11 +181,11 @@ impl Session {
 
     /// The values of the trackers, which are ASCII in whatever character set the user wants results.
     async fn ask_trackers(&mut self) -> Result<Vec<Vec<Column>>, CnError> {
-        let mut asked = within(self.asker().rows(TRACKERS)).await;
+        let mut asked = within(self.asker().rows(&format!("SELECT {TRACKERS}"))).await;
         // A user's own limits may keep the answer away. They are lifted only then, for their return is reported.
         if asked.as_ref().map_or_else(|error| matches!(error, CnError::Refused(_)), Vec::is_empty) {
-            let lifted = "SET STATEMENT sql_select_limit=DEFAULT, max_statement_time=0 FOR ";
-            asked = within(self.asker().rows(&format!("{lifted}{TRACKERS}"))).await;
+            let lifted = self.dialect().select_unhindered(TRACKERS);
+            asked = within(self.asker().rows(&lifted)).await;
             self.bring_out_late_reports().await?;
         }
         let mut rows = asked?;
@@ -340,7 +340,7 @@ impl Session {
         Ok(())
     }
 
-    /// A value that SET STATEMENT put back is reported with a later OK that changes state: let it be one of ours.
+    /// A value that a question put back is reported with a later OK that changes state: let it be one of ours.
     async fn bring_out_late_reports(&mut self) -> Result<(), CnError> {
         match within(self.asker().execute("SET SESSION session_track_state_change=ON")).await {
             Ok(_) | Err(CnError::Refused(_)) => Ok(()),
@@ -350,16 +350,17 @@ impl Session {
 
     /// Whether this session's CN would let its user kill other users' sessions.
     async fn may_kill_others(&mut self) -> Result<bool, CloseReason> {
-        let rows = within(self.asker().rows(
-            // Who may read the grant tables sees everybody's rights here: the account's own count. Its host holds no '@'.
-            "SET STATEMENT sql_select_limit=DEFAULT FOR \
-             SELECT 1 FROM information_schema.user_privileges \
-             WHERE privilege_type IN ('SUPER', 'CONNECTION ADMIN') AND grantee = CONCAT( \
+        let dialect = self.dialect();
+        // Who may read the grant tables sees everybody's rights here: the account's own count. Its host holds no '@'.
+        let question = dialect.select_all(&format!(
+            "1 FROM information_schema.user_privileges \
+             WHERE privilege_type IN ('SUPER', '{}') AND grantee = CONCAT( \
                '''', LEFT(CURRENT_USER(), CHAR_LENGTH(CURRENT_USER()) - 1 \
                  - CHAR_LENGTH(SUBSTRING_INDEX(CURRENT_USER(), '@', -1))), \
                '''@''', SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''') LIMIT 1",
-        ))
-        .await;
+            dialect.right_to_kill()
+        ));
+        let rows = within(self.asker().rows(&question)).await;
         self.bring_out_late_reports().await.map_err(|_| CloseReason::CnGone)?;
         match rows {
             Ok(rows) => Ok(!rows.is_empty()),

@@ -297,7 +297,7 @@ impl Session {
             Err(why) => {
                 target.connection.quit().await;
                 let selected = self.link.mirror.left().selected();
-                self.say(&read::put_back(state.found_rows, 0, selected)).await?;
+                self.say(&read::put_back(self.dialect(), state.found_rows, 0, selected)).await?;
                 return Ok(Outcome::Failed(why.to_string()));
             }
         };

@@ -99,7 +99,7 @@ impl Session {
         let [known, pinned, failed] = Kept::WORDS;
         let outcome = match self.export(Instant::now() + FOR_GOOD).await? {
             Ok(state) => {
-                self.say(&read::put_back(state.found_rows, 0, selected)).await?;
+                self.say(&read::put_back(self.dialect(), state.found_rows, 0, selected)).await?;
                 self.keep(state);
                 known
             }

@@ -2,53 +2,16 @@
 //!
 //! Asked for once for each CN: a new release, or a plugin, brings others.
 
-use super::{BENT, UNBENT, ascii};
+use super::ascii;
+use super::dialect::Dialect;
 use crate::cn::Column;
 use crate::cn::converse::Said;
 use parking_lot::Mutex;
 use shunt_proto::cn::CnId;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-
-/// Variables that are asked for and put back each in its own way, or that are no state of the session's.
-const APART: [&str; 26] = [
-    // The clock, ids and seeds: some are used up, or run.
-    "timestamp",
-    "insert_id",
-    "last_insert_id",
-    "identity",
-    "rand_seed1",
-    "rand_seed2",
-    "pseudo_thread_id",
-    "gtid_seq_no",
-    "wsrep_gtid_seq_no",
-    // Put back last: from then on a transaction may begin.
-    "autocommit",
-    // The other name of a collation that is carried.
-    "character_set_connection",
-    "character_set_database",
-    "character_set_server",
-    // Set on every connection, for the mirror.
-    "session_track_schema",
-    "session_track_state_change",
-    "session_track_system_variables",
-    "session_track_transaction_info",
-    // What a statement left.
-    "error_count",
-    "warning_count",
-    "in_transaction",
-    "last_gtid",
-    // Who the user is.
-    "external_user",
-    "proxy_user",
-    // Other names.
-    "transaction_isolation",
-    "transaction_read_only",
-    "storage_engine",
-];
-
-/// Variables that a session can change and that cannot be read back.
-pub(crate) const UNREADABLE: [&str; 2] = ["gtid_seq_no", "wsrep_gtid_seq_no"];
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What a variable's value is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +39,7 @@ pub(crate) struct Collation {
 /// All of a CN's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Catalog {
+    dialect: Dialect,
     /// In the order of their names.
     variables: Vec<Variable>,
     /// By their numbers.
@@ -83,50 +47,31 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// What asks for it.
-    pub(crate) fn questions() -> Vec<Vec<u8>> {
-        let variables = format!(
-            "{UNBENT}SELECT variable_name, variable_type FROM information_schema.system_variables \
-             WHERE variable_scope LIKE 'SESSION%' AND read_only = 'NO' ORDER BY 1"
-        );
-        // Collations of several character sets have a number for each; before 10.10 each had one character set.
-        let collations = format!(
-            "{UNBENT}SELECT id, full_collation_name, character_set_name \
-             FROM information_schema.collation_character_set_applicability"
-        );
-        let before = format!(
-            "{UNBENT}SELECT id, collation_name, character_set_name FROM information_schema.collations"
-        );
-        [variables, collations, before].iter().map(|sql| super::query(sql)).collect()
+    /// What asks a CN for it. `fresh`: in a session that did nothing yet, where collations may be asked for too.
+    pub(crate) fn questions(dialect: Dialect, fresh: bool) -> Vec<Vec<u8>> {
+        dialect.catalog(fresh).iter().map(|sql| super::query(sql)).collect()
     }
 
     /// Reads the answers. `None` where they are none.
-    pub(crate) fn read(said: &[Said]) -> Option<Self> {
-        let [Said::Rows(variables, _), collations @ ..] = said else { return None };
-        let collations = collations.iter().find_map(|said| match said {
-            Said::Rows(rows, _) => Some(rows),
+    pub(crate) fn read(dialect: Dialect, said: &[Said]) -> Option<Self> {
+        let [Said::Rows(variables, _), more @ ..] = said else { return None };
+        let collations = more.iter().find_map(|said| match said {
+            Said::Rows(rows, _) => Some(read_collations(rows)),
             _ => None,
-        })?;
-        Some(Self { collations: read_collations(collations), ..Self::read_variables(variables)? })
+        });
+        let variables = read_variables(dialect, variables)?;
+        let catalog = Self { dialect, variables, collations: collations.unwrap_or_default() };
+        (catalog.is_whole() || more.is_empty()).then_some(catalog)
     }
 
-    fn read_variables(rows: &[Vec<Column>]) -> Option<Self> {
-        let mut variables = Vec::with_capacity(rows.len());
-        for row in rows {
-            let [Some(name), Some(kind)] = &row[..] else { return None };
-            let (name, kind) = (ascii(name), ascii(kind));
-            let name = std::str::from_utf8(&name).ok()?.to_ascii_lowercase();
-            let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            let kind = match kind.as_slice() {
-                b"ENUM" | b"SET" | b"FLAGSET" | b"VARCHAR" => Kind::Text,
-                _ => Kind::Number,
-            };
-            if plain && !name.is_empty() {
-                variables.push(Variable { name: name.into(), kind });
-            }
-        }
-        variables.sort_by(|a, b| a.name.cmp(&b.name));
-        (!variables.is_empty()).then_some(Self { variables, collations: BTreeMap::new() })
+    /// Whether it has the collations too, which a session that is put on the CN needs.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.collations.is_empty()
+    }
+
+    /// How the CN is asked.
+    pub(crate) const fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// The collation of this number.
@@ -146,10 +91,26 @@ impl Catalog {
 
     /// Those that are asked for together, and put back each by its value.
     pub(super) fn plain(&self) -> impl Iterator<Item = &Variable> {
-        self.variables
-            .iter()
-            .filter(|variable| !APART.contains(&&*variable.name) && !BENT.contains(&&*variable.name))
+        self.variables.iter().filter(|variable| !self.dialect.is_apart(&variable.name))
     }
+}
+
+fn read_variables(dialect: Dialect, rows: &[Vec<Column>]) -> Option<Vec<Variable>> {
+    let mut variables = Vec::with_capacity(rows.len());
+    for row in rows {
+        let [Some(name), of @ ..] = &row[..] else { return None };
+        let name = ascii(name);
+        let name = std::str::from_utf8(&name).ok()?.to_ascii_lowercase();
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if plain
+            && !name.is_empty()
+            && let Some(kind) = dialect.kind(&name, of)
+        {
+            variables.push(Variable { name: name.into(), kind });
+        }
+    }
+    variables.sort_by(|a, b| a.name.cmp(&b.name));
+    (!variables.is_empty()).then_some(variables)
 }
 
 fn read_collations(rows: &[Vec<Column>]) -> BTreeMap<u16, Collation> {
@@ -168,7 +129,14 @@ fn read_collations(rows: &[Vec<Column>]) -> BTreeMap<u16, Collation> {
 
 /// The catalogs of CNs that were asked, each with the version that its CN said then.
 #[derive(Debug, Default)]
-pub(crate) struct Catalogs(Mutex<HashMap<CnId, Asked>>);
+pub(crate) struct Catalogs {
+    asked: Mutex<HashMap<CnId, Asked>>,
+    /// When it was told last that users lack a grant.
+    told: Mutex<Option<Instant>>,
+}
+
+/// How often that is told.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// The version that a CN said, and its catalog.
 type Asked = (Vec<u8>, Arc<Catalog>);
@@ -176,18 +144,28 @@ type Asked = (Vec<u8>, Arc<Catalog>);
 impl Catalogs {
     /// That of `cn`, if it was asked since it said that it is of this version.
     pub(crate) fn of(&self, cn: &CnId, version: &[u8]) -> Option<Arc<Catalog>> {
-        let all = self.0.lock();
+        let all = self.asked.lock();
         all.get(cn).filter(|(of, _)| of == version).map(|(_, catalog)| Arc::clone(catalog))
     }
 
     /// `cn`, of this version, said that it has these.
     pub(crate) fn learn(&self, cn: &CnId, version: &[u8], catalog: &Arc<Catalog>) {
-        self.0.lock().insert(cn.clone(), (version.to_vec(), Arc::clone(catalog)));
+        self.asked.lock().insert(cn.clone(), (version.to_vec(), Arc::clone(catalog)));
+    }
+
+    /// Whether it is time to tell that a user lacks a grant.
+    pub(crate) fn is_to_tell(&self) -> bool {
+        let mut told = self.told.lock();
+        let is_due = told.is_none_or(|at| at.elapsed() >= TELL_AGAIN);
+        if is_due {
+            *told = Some(Instant::now());
+        }
+        is_due
     }
 
     /// CNs that are gone are forgotten.
     pub(crate) fn retain(&self, is_there: impl Fn(&CnId) -> bool) {
-        self.0.lock().retain(|cn, _| is_there(cn));
+        self.asked.lock().retain(|cn, _| is_there(cn));
     }
 }
 
@@ -211,15 +189,35 @@ mod tests {
         let older = Said::Err(mysql_wire::reply::Err::new(1109, "42S02", "no such table"));
         let rows = |rows: &[Vec<Column>]| Said::Rows(rows.to_vec(), Vec::new());
         let said = [rows(&variables), older.clone(), rows(&[collations.to_vec(), row("x", "y")])];
-        let catalog = Catalog::read(&said).unwrap();
+        let read = |said: &[Said]| Catalog::read(Dialect::MariaDb, said);
+        let catalog = read(&said).unwrap();
         assert_eq!(catalog.collation(46).map(|one| &*one.character_set), Some("utf8mb4"));
         let plain: Vec<_> = catalog.plain().map(|one| (&*one.name, one.kind)).collect();
         assert_eq!(plain, [("sql_mode", Kind::Text), ("wait_timeout", Kind::Number)]);
         assert!(catalog.has("timestamp") && !catalog.has("nothing"));
-        assert_eq!(Catalog::read(&[]), None);
-        assert_eq!(Catalog::read(&[rows(&[vec![None, None]]), rows(&[])]), None);
-        assert_eq!(Catalog::read(&[rows(&variables), older]), None);
+        assert_eq!(read(&[]), None);
+        assert_eq!(read(&[rows(&[vec![None, None]]), rows(&[])]), None);
+        assert_eq!(read(&[rows(&variables), older]), None);
         // What is no name of a variable never becomes part of a statement.
-        assert_eq!(Catalog::read(&[rows(&[row("a; DROP TABLE t", "INT")]), rows(&[])]), None);
+        assert_eq!(read(&[rows(&[row("a; DROP TABLE t", "INT")]), rows(&[])]), None);
+    }
+
+    #[test]
+    fn mysql_s_variables_are_those_that_a_session_can_set() {
+        let names =
+            ["sql_mode", "innodb_buffer_pool_size", "GTID_NEXT", "transaction_isolation", "of_a_plugin"];
+        let names: Vec<Vec<Column>> = names.map(|name| vec![Some(name.as_bytes().to_vec())]).into();
+        let names = Said::Rows(names, Vec::new());
+        let catalog = Catalog::read(Dialect::MySql, std::slice::from_ref(&names)).unwrap();
+        assert!(!catalog.is_whole() && catalog.has("gtid_next"));
+        assert!(!catalog.has("innodb_buffer_pool_size") && !catalog.has("of_a_plugin"));
+        let plain: Vec<_> = catalog.plain().map(|one| (&*one.name, one.kind)).collect();
+        assert_eq!(plain, [("sql_mode", Kind::Text), ("transaction_isolation", Kind::Text)]);
+        let collation = ["8", "latin1_swedish_ci", "latin1"].map(|text| Some(text.as_bytes().to_vec()));
+        let collations = Said::Rows(vec![collation.into()], Vec::new());
+        let whole = [names.clone(), collations, Said::Ok(Vec::new())];
+        assert!(Catalog::read(Dialect::MySql, &whole).is_some_and(|catalog| catalog.is_whole()));
+        // Asked for, and not told.
+        assert_eq!(Catalog::read(Dialect::MySql, &[names, Said::Ok(Vec::new())]), None);
     }
 }

@@ -3,9 +3,10 @@
 //! A question may take away what the last statement left for the next one (ROW_COUNT, FOUND_ROWS): whoever asks puts
 //! these back where the session stays ([`put_back`]).
 
-use super::catalog::{Catalog, Kind, UNREADABLE, Variable};
+use super::catalog::{Catalog, Kind, Variable};
+use super::dialect::Dialect;
 use super::user_variable::{self, Listed, Problem, UserVariable};
-use super::{BENT, UNBENT, ascii, literal, query};
+use super::{ascii, literal, query};
 use crate::cn::Column;
 use crate::cn::converse::Said;
 use crate::session::mirror::left::Counted;
@@ -23,9 +24,11 @@ pub(crate) type Variables = BTreeMap<Box<str>, Column>;
 /// Single facts of a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
+    /// What the CN is that says them.
+    pub(crate) dialect: Dialect,
     /// The default database, in UTF-8.
     pub(crate) database: Option<Vec<u8>>,
-    /// The role that is set, in UTF-8.
+    /// The role that is set, in UTF-8, as [`Dialect::set_role`] wants it.
     pub(crate) role: Option<Vec<u8>>,
     pub(crate) last_insert_id: u64,
     /// What the next generated id is to be; 0: what comes.
@@ -35,6 +38,8 @@ pub(crate) struct Facts {
     pub(crate) rand_seed: [u64; 2],
     pub(crate) thread: u64,
     pub(crate) gtid_seq_no: u64,
+    /// The next GTID is the session's own.
+    pub(crate) owns_gtid: bool,
     pub(crate) autocommit: bool,
     /// The number of the collation of `character_set_results`: SET NAMES … COLLATE sets it, and only the definitions of
     /// results show it.
@@ -67,6 +72,8 @@ pub(crate) struct State {
     pub(crate) status: u16,
     /// Code ran in the session that is not seen: it may have set what the user may not.
     pub(crate) unseen: bool,
+    /// The user may not ask for all of it.
+    pub(crate) lacks_grant: bool,
 }
 
 /// An answer that cannot be one. Names the question.
@@ -90,26 +97,21 @@ pub(super) fn variables(catalog: &Catalog) -> [Vec<u8>; VARIABLES] {
         Kind::Text => format!("CAST(@@{} AS BINARY)", variable.name),
     };
     let names: Vec<String> = catalog.plain().map(question).collect();
+    let dialect = catalog.dialect();
     [
-        query(&format!(
-            "{UNBENT}SELECT HEX(CONVERT(DATABASE() USING utf8mb4)), HEX(CONVERT(CURRENT_ROLE() USING utf8mb4)), \
-             LAST_INSERT_ID(), @@insert_id, @@timestamp, @@rand_seed1, @@rand_seed2, @@pseudo_thread_id, \
-             @@gtid_seq_no, @@autocommit"
-        )),
-        query(&format!("{UNBENT}SELECT {}", names.join(", "))),
+        query(&dialect.facts()),
+        query(&dialect.select(&names.join(", "))),
         query("SELECT @@sql_select_limit"),
-        query(
-            "SET STATEMENT sql_select_limit=1 FOR \
-             SELECT @@sql_big_selects, @@max_statement_time, HEX(@@character_set_results)",
-        ),
+        query(&dialect.settings()),
     ]
 }
 
 /// Reads the answers to [`variables`].
 pub(super) fn read_variables(catalog: &Catalog, said: &[Said]) -> Result<(Facts, Variables), Unreadable> {
-    let mut facts = facts(row(said, 0, "facts")?).ok_or(Unreadable::Malformed("facts"))?;
-    if let Some(Said::Rows(_, collations)) = said.get(3) {
-        facts.results = collations.last().copied().unwrap_or_default();
+    let facts = facts(catalog.dialect(), row(said, 0, "facts")?);
+    let mut facts = facts.ok_or(Unreadable::Malformed("facts"))?;
+    if let Some(Said::Rows(_, definitions)) = said.get(3) {
+        facts.results = definitions.last().map_or(0, |definition| definition.collation);
     }
     let values = row(said, 1, "variables")?;
     let asked: Vec<&Variable> = catalog.plain().collect();
@@ -135,25 +137,30 @@ pub(super) fn read_variables(catalog: &Catalog, said: &[Said]) -> Result<(Facts,
         None => None,
     };
     let bent = [limit, Some(ascii(big)), Some(ascii(time)), results];
-    variables.extend(BENT.into_iter().map(Into::into).zip(bent));
+    variables.extend(catalog.dialect().bent().into_iter().map(Into::into).zip(bent));
     Ok((facts, variables))
 }
 
-fn facts(row: &[Column]) -> Option<Facts> {
+/// Single facts, of which every CN says as many, and then its own.
+const FACTS: usize = 10;
+
+fn facts(dialect: Dialect, row: &[Column]) -> Option<Facts> {
     let number = |n: usize| literal::number(&ascii(row.get(n)?.as_deref()?))?.parse::<u64>().ok();
     let bytes = |n: usize| match row.get(n)? {
         Some(hex) => literal::from_hex(&ascii(hex)).map(Some),
         None => Some(None),
     };
     Some(Facts {
+        dialect,
         database: bytes(0)?,
-        role: bytes(1)?,
+        role: dialect.role(bytes(1)?)?,
         last_insert_id: number(2)?,
         insert_id: number(3)?,
         timestamp: ascii(row.get(4)?.as_deref()?),
         rand_seed: [number(5)?, number(6)?],
         thread: number(7)?,
         gtid_seq_no: number(8)?,
+        owns_gtid: !dialect.is_gtid_free(row.get(FACTS..)?)?,
         autocommit: number(9)? != 0,
         results: 0,
     })
@@ -173,11 +180,8 @@ fn row<'a>(said: &'a [Said], n: usize, what: &'static str) -> Result<&'a [Column
 }
 
 /// The counters, last of the questions: to read them clears the warnings.
-pub(super) fn counters() -> Vec<u8> {
-    query(&format!(
-        "{UNBENT}SELECT variable_name, variable_value FROM information_schema.session_status \
-         WHERE variable_name IN ('COM_CREATE_TEMPORARY_TABLE', 'COM_PREPARE_SQL', 'COM_DEALLOC_SQL')"
-    ))
+pub(super) fn counters(dialect: Dialect) -> Vec<u8> {
+    query(&dialect.counters())
 }
 
 pub(super) fn read_counters(said: &[Said], n: usize) -> Result<Counted, Unreadable> {
@@ -189,7 +193,7 @@ pub(super) fn read_counters(said: &[Said], n: usize) -> Result<Counted, Unreadab
         let [Some(name), Some(value)] = &row[..] else { continue };
         let value = literal::number(&ascii(value)).and_then(|value| value.parse::<u32>().ok());
         match ascii(name).to_ascii_uppercase().as_slice() {
-            b"COM_CREATE_TEMPORARY_TABLE" => counted[0] = value,
+            b"COM_CREATE_TEMPORARY_TABLE" | b"COM_CREATE_TABLE" => counted[0] = value,
             b"COM_PREPARE_SQL" => counted[1] = value,
             b"COM_DEALLOC_SQL" => counted[2] = value,
             _ => {}
@@ -203,14 +207,10 @@ pub(super) fn read_counters(said: &[Said], n: usize) -> Result<Counted, Unreadab
     }
 }
 
-/// Asks what the last statement left, and takes only FOUND_ROWS and ROW_COUNT away.
-fn last() -> Vec<u8> {
-    query("SELECT FOUND_ROWS(), @@warning_count")
-}
-
-/// What is asked before anything else where there may be warnings, which the other questions clear.
-pub(crate) fn first_questions() -> Vec<Vec<u8>> {
-    vec![vec![command::PING], last()]
+/// What is asked before anything else where there may be warnings, which the other questions clear: what the last
+/// statement left. Takes FOUND_ROWS and ROW_COUNT away, and warnings unless [`Dialect::leaves_warnings`].
+pub(crate) fn first_questions(dialect: Dialect) -> Vec<Vec<u8>> {
+    vec![vec![command::PING], query(dialect.last())]
 }
 
 /// Reads the answers to [`first_questions`]: FOUND_ROWS, and how many warnings there are.
@@ -230,22 +230,22 @@ pub(crate) fn read_first(said: &[Said]) -> Result<(Option<u64>, u64), Unreadable
 
 /// What a session's CN is asked, which knows its connection by `connection_id`.
 pub(crate) fn questions(catalog: &Catalog, connection_id: u32) -> Vec<Vec<u8>> {
-    let mut questions = first_questions();
+    let dialect = catalog.dialect();
+    let mut questions = first_questions(dialect);
     questions.extend(variables(catalog));
-    questions.push(query(&format!(
-        "{UNBENT}SELECT lock_type FROM information_schema.metadata_lock_info WHERE thread_id = {connection_id}"
-    )));
-    questions.push(user_variable::list());
-    questions.push(counters());
+    questions.extend(dialect.witness().map(|sql| query(&sql)));
+    questions.push(query(&dialect.locks(connection_id)));
+    questions.push(query(&dialect.user_variables()));
+    questions.push(counters(dialect));
     // A tracker that is switched on anew begins with how things stand.
     questions.push(query("SET SESSION session_track_transaction_info=OFF"));
     questions.push(query("SET SESSION session_track_transaction_info=CHARACTERISTICS"));
-    questions.push(query(&format!("{UNBENT}SELECT @@timestamp")));
+    questions.push(query(&dialect.select("@@timestamp")));
     questions.push(bring_out());
     questions
 }
 
-/// What was put back behind [`UNBENT`] is reported with the next OK that changes state: let it be one of ours.
+/// What was put back behind [`Dialect::select`] is reported with the next OK that changes state: let it be one of ours.
 pub(super) fn bring_out() -> Vec<u8> {
     query("SET SESSION session_track_state_change=ON")
 }
@@ -253,30 +253,52 @@ pub(super) fn bring_out() -> Vec<u8> {
 /// The table of locks is no table: the plugin that has it is not there.
 const NO_SUCH_TABLE: u16 = 1109;
 
+/// The session holds locks, and may use no table but those.
+const NOT_LOCKED: u16 = 1100;
+
+/// The user may not read this.
+const DENIED: [u16; 3] = [1142, 1143, 1227];
+
 /// Reads the answers to [`questions`].
 pub(crate) fn read(catalog: &Catalog, said: &[Said]) -> Result<State, Unreadable> {
     let Said::Ok(ping) = refused(said, 0, "ping")? else { return Err(Unreadable::Malformed("ping")) };
     let mut status = status(ping).ok_or(Unreadable::Malformed("ping"))?;
     let (found_rows, warnings) = read_first(said)?;
     let (facts, variables) = read_variables(catalog, said.get(2..2 + VARIABLES).unwrap_or_default())?;
-    let at = 2 + VARIABLES;
+    let dialect = catalog.dialect();
+    let mut doubts = Doubts { dialect, ..Doubts::default() };
+    let mut at = 2 + VARIABLES;
+    if dialect.witness().is_some() {
+        let row = doubts.rows(said, at, "witness")?.and_then(<[_]>::first).map_or(&[][..], Vec::as_slice);
+        doubts.problem = doubts.problem.or((!dialect.is_witnessed(row)).then_some(Problem::Unreadable));
+        at += 1;
+    }
     let locks = match said.get(at) {
-        Some(Said::Err(err)) if err.code == NO_SUCH_TABLE => None,
-        _ => match refused(said, at, "locks")? {
-            Said::Rows(rows, _) => {
-                Some(rows.iter().filter_map(|row| row.first()?.as_deref().map(ascii)).collect())
-            }
-            _ => return Err(Unreadable::Malformed("locks")),
-        },
+        Some(Said::Err(err)) if err.code == NO_SUCH_TABLE && !dialect.pins_where_refused() => None,
+        Some(Said::Err(err)) if err.code == NOT_LOCKED && dialect.pins_where_refused() => {
+            Some(vec![dialect.lock(b"TABLE".to_vec())])
+        }
+        _ => {
+            let rows = doubts.rows(said, at, "locks")?.unwrap_or_default();
+            let kind = |row: &Vec<Column>| row.first()?.as_deref().map(|kind| dialect.lock(ascii(kind)));
+            Some(rows.iter().filter_map(kind).collect())
+        }
     };
-    let Said::Rows(listed, _) = refused(said, at + 1, "user variables")? else {
-        return Err(Unreadable::Malformed("user variables"));
+    let listed = match doubts.rows(said, at + 1, "user variables")? {
+        Some(rows) => user_variable::listed(dialect, rows, variables.get("character_set_client")),
+        None => Ok(Vec::new()),
     };
-    let (listed, problem) = match user_variable::listed(listed) {
-        Ok(listed) => (listed, None),
-        Err(problem) => (Vec::new(), Some(problem)),
+    let listed = listed.unwrap_or_else(|problem| {
+        doubts.problem = Some(problem);
+        Vec::new()
+    });
+    let counted = match read_counters(said, at + 2) {
+        Err(_) if dialect.pins_where_refused() => {
+            doubts.problem = doubts.problem.or(Some(Problem::Unreadable));
+            Counted::default()
+        }
+        counted => counted?,
     };
-    let counted = read_counters(said, at + 2)?;
     refused(said, at + 3, "transaction tracker")?;
     let Said::Ok(tracked) = refused(said, at + 4, "transaction tracker")? else {
         return Err(Unreadable::Malformed("transaction tracker"));
@@ -300,10 +322,40 @@ pub(crate) fn read(catalog: &Catalog, said: &[Said]) -> Result<State, Unreadable
         counted,
         locks,
         listed,
-        problem,
+        problem: doubts.problem,
         status,
         unseen: false,
+        lacks_grant: doubts.lacks_grant,
     })
+}
+
+/// What came up while answers were read that a CN may refuse.
+#[derive(Default)]
+struct Doubts {
+    dialect: Dialect,
+    problem: Option<Problem>,
+    lacks_grant: bool,
+}
+
+impl Doubts {
+    /// The rows of answer `n`. `None` where the CN refused it, and that pins.
+    fn rows<'a>(
+        &mut self,
+        said: &'a [Said],
+        n: usize,
+        what: &'static str,
+    ) -> Result<Option<&'a [Vec<Column>]>, Unreadable> {
+        match refused(said, n, what) {
+            Ok(Said::Rows(rows, _)) => Ok(Some(rows)),
+            Ok(_) => Err(Unreadable::Malformed(what)),
+            Err(Unreadable::Refused(_, code)) if self.dialect.pins_where_refused() => {
+                self.problem = Some(Problem::Unreadable);
+                self.lacks_grant |= DENIED.contains(&code);
+                Ok(None)
+            }
+            Err(unreadable) => Err(unreadable),
+        }
+    }
 }
 
 fn status(ok: &[u8]) -> Option<u16> {
@@ -333,13 +385,20 @@ impl State {
 
     /// What is still to be asked: the values of user variables.
     pub(crate) fn further_question(&self) -> Option<Vec<u8>> {
-        (!self.listed.is_empty()).then(|| user_variable::values(&self.listed))
+        let client = self.variables.get("character_set_client").and_then(Option::as_deref);
+        let ask = || user_variable::values(self.facts.dialect, &self.listed, client.unwrap_or_default());
+        if self.listed.is_empty() { None } else { ask() }
     }
 
     /// Reads the answer to it.
     pub(crate) fn read_further(&mut self, said: &Said) -> Result<(), Unreadable> {
-        let values = row(std::slice::from_ref(said), 0, "values of user variables")?;
-        match user_variable::read(std::mem::take(&mut self.listed), values) {
+        let what = "values of user variables";
+        let Said::Rows(rows, definitions) = refused(std::slice::from_ref(said), 0, what)? else {
+            return Err(Unreadable::Malformed(what));
+        };
+        let values = rows.first().ok_or(Unreadable::Malformed(what))?;
+        let listed = std::mem::take(&mut self.listed);
+        match user_variable::read(self.facts.dialect, listed, values, definitions) {
             Ok(variables) => self.user_variables = variables,
             Err(problem) => self.problem = Some(problem),
         }
@@ -353,8 +412,8 @@ impl State {
             .with(Hints::TEXT_STATEMENTS)
             .with(Hints::LAST_INSERT_ID)
             .with(Hints::VARIABLES)
-            .with(Hints::LAST_RESULT)
-            .with(Hints::XA);
+            .with(Hints::LAST_RESULT);
+        let by_asking = if self.facts.dialect.tells_xa() { by_asking.with(Hints::XA) } else { by_asking };
         let by_locks = Hints::USER_LOCKS.with(Hints::LOCKED_TABLES).with(Hints::HANDLERS).with(Hints::HIDDEN);
         if self.locks.is_some() { by_asking.with(by_locks) } else { by_asking }
     }
@@ -372,8 +431,10 @@ impl State {
         let on_tables = locked(is_table_lock) && !in_transaction;
         // A procedure's own text is not seen: the lock may be of either kind.
         let by_handler = on_tables && hints.has(Hints::HANDLERS);
-        let unread =
-            UNREADABLE.iter().any(|name| has_changed(name.as_bytes())) || self.facts.gtid_seq_no != 0;
+        let dialect = self.facts.dialect;
+        let unread = dialect.unreadable().iter().any(|name| has_changed(name.as_bytes()))
+            || self.facts.gtid_seq_no != 0;
+        let unread = unread || self.facts.owns_gtid || (hints.has(Hints::XA) && !dialect.tells_xa());
         [
             (in_transaction, PinReason::Transaction),
             (locked(is_user_lock) || hinted(Hints::USER_LOCKS), PinReason::UserLock),
@@ -398,12 +459,11 @@ impl State {
 /// FOUND_ROWS that can be put back without a table.
 const MOST_WITHOUT_TABLE: u64 = 1;
 
-/// The most rows of one generated table, and the most FOUND_ROWS that are put back: counting them takes the CN time.
+/// The most rows of one generated table.
 const ROWS: u64 = 4096;
-const MOST_FOUND_ROWS: u64 = 1 << 20;
 
 /// A question that leaves FOUND_ROWS at `n`, and ROW_COUNT at -1. `None` where that would cost too much.
-pub(super) fn find_rows(n: u64) -> Option<Vec<u8>> {
+pub(super) fn find_rows(dialect: Dialect, n: u64) -> Option<Vec<u8>> {
     let table = |rows: u64| {
         let ones = vec!["1"; usize::try_from(rows).unwrap_or_default()].join(",");
         format!("JSON_TABLE('[{ones}]', '$[*]' COLUMNS (o FOR ORDINALITY))")
@@ -411,24 +471,28 @@ pub(super) fn find_rows(n: u64) -> Option<Vec<u8>> {
     match n {
         0 => Some(query("SELECT 1 FROM DUAL WHERE FALSE")),
         1 => Some(query("SELECT 1")),
-        2..=ROWS => Some(query(&format!("SELECT SQL_CALC_FOUND_ROWS 1 FROM {} a LIMIT 0", table(n)))),
-        _ if n <= MOST_FOUND_ROWS => {
+        _ if n > dialect.most_found_rows() => None,
+        2..=ROWS => Some(query(&dialect.find(n, &format!("{} a", table(n))))),
+        _ => {
             let (a, b) = (table(n.div_ceil(ROWS)), table(ROWS));
-            Some(query(&format!(
-                "SELECT SQL_CALC_FOUND_ROWS 1 FROM {a} a, {b} b WHERE (a.o - 1) * {ROWS} + b.o <= {n} LIMIT 0"
-            )))
+            let of_two = format!("{a} a, {b} b WHERE (a.o - 1) * {ROWS} + b.o <= {n}");
+            Some(query(&dialect.find(n, &of_two)))
         }
-        _ => None,
     }
 }
 
 /// What puts back on the old CN what the questions took away, where the session stays there. `selected` says that the
 /// last statement had rows.
-pub(crate) fn put_back(found_rows: Option<u64>, warnings: u64, selected: bool) -> Vec<Vec<u8>> {
+pub(crate) fn put_back(
+    dialect: Dialect,
+    found_rows: Option<u64>,
+    warnings: u64,
+    selected: bool,
+) -> Vec<Vec<u8>> {
     let mut commands = vec![bring_out()];
     // A table would clear the warnings.
-    let most = if warnings > 0 { MOST_WITHOUT_TABLE } else { MOST_FOUND_ROWS };
-    commands.extend(found_rows.filter(|n| *n <= most).and_then(find_rows));
+    let most = if warnings > 0 { MOST_WITHOUT_TABLE } else { dialect.most_found_rows() };
+    commands.extend(found_rows.filter(|n| *n <= most).and_then(|n| find_rows(dialect, n)));
     if !selected {
         commands.push(query("DO 1"));
     }

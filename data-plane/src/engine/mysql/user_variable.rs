@@ -1,7 +1,9 @@
 //! A session's user variables (`@name`): names, types, collations and bytes.
 
-use super::{UNBENT, ascii, literal};
+use super::dialect::Dialect;
+use super::{ascii, literal};
 use crate::cn::Column;
+use crate::cn::converse::Definition;
 
 /// User variables that are carried, and bytes of their values; a session with more is `too large`.
 const MOST: usize = 500;
@@ -43,20 +45,44 @@ pub(crate) enum Problem {
     Unreadable,
 }
 
-/// Asks which there are.
-pub(super) fn list() -> Vec<u8> {
-    super::query(&format!(
-        "{UNBENT}SELECT HEX(CONVERT(variable_name USING utf8mb4)), variable_type, character_set_name, \
-         CHAR_LENGTH(variable_value) FROM information_schema.user_variables"
-    ))
-}
-
-/// Reads which there are.
-pub(super) fn listed(rows: &[Vec<Column>]) -> Result<Vec<Listed>, Problem> {
+/// Reads which there are. `client` is the client's character set.
+pub(super) fn listed(
+    dialect: Dialect,
+    rows: &[Vec<Column>],
+    client: Option<&Column>,
+) -> Result<Vec<Listed>, Problem> {
     if rows.len() > MOST {
         return Err(Problem::TooLarge);
     }
-    rows.iter().map(|row| one(row)).collect()
+    let all: Vec<Listed> = match dialect {
+        Dialect::MariaDb => rows.iter().map(|row| one(row)).collect::<Result<_, _>>()?,
+        Dialect::MySql => untyped(rows)?,
+    };
+    let client = client.and_then(Option::as_deref).unwrap_or_default();
+    let may_ask = all.is_empty() || values(dialect, &all, client).is_some();
+    if may_ask { Ok(all) } else { Err(Problem::Unreadable) }
+}
+
+/// MySQL lists names and lengths in bytes; types come with the values ([`typed`]).
+fn untyped(rows: &[Vec<Column>]) -> Result<Vec<Listed>, Problem> {
+    let mut bytes = 0_u64;
+    let mut all = Vec::with_capacity(rows.len());
+    for row in rows {
+        let [Some(name), length] = &row[..] else { return Err(Problem::Unreadable) };
+        let name = literal::from_hex(&ascii(name)).and_then(|name| String::from_utf8(name).ok());
+        let length = match length.as_deref().map(ascii) {
+            Some(length) => literal::number(&length).and_then(|text| text.parse::<u64>().ok()),
+            // Of NULL.
+            None => Some(0),
+        };
+        bytes = bytes.saturating_add(length.ok_or(Problem::Unreadable)?);
+        all.push(Listed {
+            name: name.ok_or(Problem::Unreadable)?,
+            of: Type::Text,
+            character_set: String::new(),
+        });
+    }
+    if bytes > MOST_BYTES as u64 { Err(Problem::TooLarge) } else { Ok(all) }
 }
 
 fn one(row: &[Column]) -> Result<Listed, Problem> {
@@ -90,29 +116,37 @@ fn identifier(name: &[u8]) -> Option<String> {
     (plain && !name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
 }
 
-/// Asks for their values.
-pub(super) fn values(all: &[Listed]) -> Vec<u8> {
+/// Asks for their values. `None` where a client of this character set cannot name them.
+pub(super) fn values(dialect: Dialect, all: &[Listed], client: &[u8]) -> Option<Vec<u8>> {
     let columns: Vec<String> = all
         .iter()
         .map(|one| {
             let name = literal::name(&one.name);
             match one.of {
+                _ if dialect == Dialect::MySql => {
+                    format!("@{name}, CAST(@{name} AS BINARY), CHARSET(@{name}), COLLATION(@{name})")
+                }
                 Type::Text => format!("CAST(@{name} AS BINARY), COLLATION(@{name})"),
                 _ => format!("@{name}"),
             }
         })
         .collect();
-    let sql = format!("{UNBENT}SELECT {}", columns.join(", "));
-    if sql.is_ascii() {
-        return super::query(&sql);
-    }
+    let sql = dialect.select(&columns.join(", "));
     // The names are read by the character set of the client, whatever that is now.
-    super::query(&format!("EXECUTE IMMEDIATE CONVERT(X'{}' USING utf8mb4)", literal::hex(sql.as_bytes())))
+    dialect.in_any_client(&sql, client).map(|sql| super::query(&sql))
 }
 
 /// Reads their values.
-pub(super) fn read(all: Vec<Listed>, row: &[Column]) -> Result<Vec<UserVariable>, Problem> {
+pub(super) fn read(
+    dialect: Dialect,
+    all: Vec<Listed>,
+    row: &[Column],
+    definitions: &[Definition],
+) -> Result<Vec<UserVariable>, Problem> {
     let bytes: usize = row.iter().flatten().map(Vec::len).sum();
+    if dialect == Dialect::MySql {
+        return typed(all, row, definitions);
+    }
     if bytes > MOST_BYTES {
         return Err(Problem::TooLarge);
     }
@@ -130,6 +164,47 @@ pub(super) fn read(all: Vec<Listed>, row: &[Column]) -> Result<Vec<UserVariable>
         read.push(UserVariable { listed, collation, value });
     }
     if row.next().is_some() { Err(Problem::Unreadable) } else { Ok(read) }
+}
+
+/// The columns that MySQL is asked for of each.
+const COLUMNS: usize = 4;
+
+/// The values with the types of the columns that select them: a variable that is NULL has one too.
+fn typed(all: Vec<Listed>, row: &[Column], definitions: &[Definition]) -> Result<Vec<UserVariable>, Problem> {
+    if row.len() != COLUMNS * all.len() || definitions.len() != row.len() {
+        return Err(Problem::Unreadable);
+    }
+    let columns = row.chunks_exact(COLUMNS).zip(definitions.chunks_exact(COLUMNS));
+    let one = |(listed, (row, definitions)): (Listed, (&[Column], &[Definition]))| {
+        let ([value, bytes, character_set, collation], Some(definition)) = (row, definitions.first()) else {
+            return None;
+        };
+        let of = Type::of(*definition)?;
+        let word = |column: &Column| column.as_deref().and_then(identifier);
+        let (value, character_set, collation) = match of {
+            Type::Text => (bytes.clone(), word(character_set)?, word(collation)?),
+            _ => (value.as_deref().map(ascii), String::new(), String::new()),
+        };
+        Some(UserVariable { listed: Listed { of, character_set, ..listed }, collation, value })
+    };
+    all.into_iter().zip(columns).map(|columns| one(columns).ok_or(Problem::Unreadable)).collect()
+}
+
+/// The flag of a column without a sign.
+const UNSIGNED: u16 = 1 << 5;
+
+impl Type {
+    /// That of a user variable which is selected as such a column ("Column Definition" of the protocol: enum_field_types).
+    const fn of(definition: Definition) -> Option<Self> {
+        Some(match definition.kind {
+            3 | 8 if definition.flags & UNSIGNED != 0 => Self::Unsigned,
+            3 | 8 => Self::Int,
+            0 | 246 => Self::Decimal,
+            4 | 5 => Self::Double,
+            15 | 249..=254 => Self::Text,
+            _ => return None,
+        })
+    }
 }
 
 impl UserVariable {
@@ -172,6 +247,8 @@ impl UserVariable {
 mod tests {
     use super::*;
 
+    const MARIADB: Dialect = Dialect::MariaDb;
+
     fn column(text: &str) -> Column {
         Some(text.as_bytes().to_vec())
     }
@@ -200,13 +277,13 @@ mod tests {
             ),
             ("INT", "latin1", None, None, "CAST(NULL AS SIGNED)"),
         ] {
-            let listed = listed(&[row("x", of, character_set)]).unwrap();
+            let listed = listed(MARIADB, &[row("x", of, character_set)], None).unwrap();
             let values: Vec<Column> = [Some(value), collation.map(Some)]
                 .into_iter()
                 .flatten()
                 .map(|v| v.and_then(column))
                 .collect();
-            let read = read(listed, &values).unwrap();
+            let read = read(MARIADB, listed, &values, &[]).unwrap();
             let expected = [b"\x03SET @`x`=", set.as_bytes()].concat();
             assert_eq!(
                 read[0].set().map(|sql| String::from_utf8(sql).unwrap()),
@@ -217,31 +294,90 @@ mod tests {
 
     #[test]
     fn names_that_are_not_ascii_are_asked_for_in_ascii() {
-        let all = listed(&[row("a`b", "INT", "latin1")]).unwrap();
-        assert!(String::from_utf8(values(&all)).unwrap().ends_with("SELECT @`a``b`"));
-        let all = listed(&[row("ü", "VARCHAR", "utf8mb4")]).unwrap();
-        let sql = values(&all);
+        let all = listed(MARIADB, &[row("a`b", "INT", "latin1")], None).unwrap();
+        assert!(
+            String::from_utf8(values(MARIADB, &all, b"latin1").unwrap()).unwrap().ends_with("SELECT @`a``b`")
+        );
+        let all = listed(MARIADB, &[row("ü", "VARCHAR", "utf8mb4")], None).unwrap();
+        let sql = values(MARIADB, &all, b"latin1").unwrap();
         assert!(sql.is_ascii() && sql.starts_with(b"\x03EXECUTE IMMEDIATE"));
     }
 
     #[test]
     fn what_is_not_as_it_should_be_is_not_carried() {
-        assert_eq!(listed(&vec![row("x", "INT", "latin1"); MOST + 1]), Err(Problem::TooLarge));
-        assert_eq!(listed(&[row("x", "GEOMETRY", "latin1")]), Err(Problem::Unreadable));
-        assert_eq!(listed(&[row("x", "INT", "a'b")]), Err(Problem::Unreadable));
+        assert_eq!(listed(MARIADB, &vec![row("x", "INT", "latin1"); MOST + 1], None), Err(Problem::TooLarge));
+        assert_eq!(listed(MARIADB, &[row("x", "GEOMETRY", "latin1")], None), Err(Problem::Unreadable));
+        assert_eq!(listed(MARIADB, &[row("x", "INT", "a'b")], None), Err(Problem::Unreadable));
         let mut long = row("x", "VARCHAR", "latin1");
         long[3] = column("2000");
-        assert_eq!(listed(&[long]), Err(Problem::TooLarge));
-        let one = || listed(&[row("x", "VARCHAR", "latin1")]).unwrap();
-        assert_eq!(read(one(), &[column("a")]), Err(Problem::Unreadable));
-        assert_eq!(read(one(), &[column("a"), column("x y")]), Err(Problem::Unreadable));
+        assert_eq!(listed(MARIADB, &[long], None), Err(Problem::TooLarge));
+        let one = || listed(MARIADB, &[row("x", "VARCHAR", "latin1")], None).unwrap();
+        assert_eq!(read(MARIADB, one(), &[column("a")], &[]), Err(Problem::Unreadable));
+        assert_eq!(read(MARIADB, one(), &[column("a"), column("x y")], &[]), Err(Problem::Unreadable));
         let large = Some(vec![0; MOST_BYTES + 1]);
-        assert_eq!(read(one(), &[large, column("latin1_bin")]), Err(Problem::TooLarge));
+        assert_eq!(read(MARIADB, one(), &[large, column("latin1_bin")], &[]), Err(Problem::TooLarge));
         let wrong = UserVariable {
-            listed: listed(&[row("x", "INT", "latin1")]).unwrap().remove(0),
+            listed: listed(MARIADB, &[row("x", "INT", "latin1")], None).unwrap().remove(0),
             collation: String::new(),
             value: column("a"),
         };
         assert_eq!(wrong.set(), None);
+    }
+
+    fn of_type(kind: u8, flags: u16) -> [Definition; COLUMNS] {
+        [Definition { collation: 63, kind, flags }; COLUMNS]
+    }
+
+    #[test]
+    fn mysql_s_are_of_the_types_of_their_columns() {
+        for (kind, flags, row, set) in [
+            (8, 0, [Some("-5"), Some("-5"), Some("binary"), Some("binary")], "-5"),
+            (8, UNSIGNED, [Some("5"), Some("5"), Some("binary"), Some("binary")], "CAST(5 AS UNSIGNED)"),
+            (246, 0, [Some("1.50"), Some("1.50"), Some("binary"), Some("binary")], "1.50"),
+            (5, 0, [Some("1.5"), Some("1.5"), Some("binary"), Some("binary")], "1.5e0"),
+            (
+                251,
+                0,
+                [Some("?"), Some("a"), Some("latin1"), Some("latin1_bin")],
+                "_latin1 X'61' COLLATE latin1_bin",
+            ),
+            (250, 0, [Some("a"), Some("a"), Some("binary"), Some("binary")], "X'61'"),
+            (253, 0, [None, None, Some("binary"), Some("binary")], "NULL"),
+            (8, 0, [None, None, Some("binary"), Some("binary")], "CAST(NULL AS SIGNED)"),
+        ] {
+            let name = literal::hex(b"x");
+            let all = listed(Dialect::MySql, &[vec![column(&name), column("1")]], None).unwrap();
+            let row = row.map(|value| value.and_then(column));
+            let read = read(Dialect::MySql, all, &row, &of_type(kind, flags)).unwrap();
+            let sql = String::from_utf8(read[0].set().unwrap()).unwrap();
+            assert_eq!(sql, format!("\u{3}SET @`x`={set}"));
+        }
+    }
+
+    #[test]
+    fn what_mysql_does_not_tell_is_not_carried() {
+        let row = |name: &str, length: Option<&str>| {
+            vec![column(&literal::hex(name.as_bytes())), length.and_then(column)]
+        };
+        let utf8 = column("utf8mb4");
+        let of = |rows: &[Vec<Column>], client: Option<&Column>| listed(Dialect::MySql, rows, client);
+        assert_eq!(of(&vec![row("x", Some("1")); MOST + 1], None), Err(Problem::TooLarge));
+        assert_eq!(of(&[row("x", Some("1048577"))], None), Err(Problem::TooLarge));
+        assert_eq!(of(&[row("x", Some("a"))], None), Err(Problem::Unreadable));
+        assert_eq!(
+            of(&[row("ü", None)], column("latin1").as_ref().map(|_| &utf8)).map(|all| all.len()),
+            Ok(1)
+        );
+        assert_eq!(of(&[row("ü", None)], Some(&column("latin1"))), Err(Problem::Unreadable));
+        let one = || of(&[row("x", Some("1"))], None).unwrap();
+        let values = [column("a"), column("a"), column("latin1"), column("latin1_bin")];
+        let typed = |values: &[Column], kind| read(Dialect::MySql, one(), values, &of_type(kind, 0));
+        assert!(typed(&values, 251).is_ok());
+        // Of a type that no user variable has, and of no type.
+        assert_eq!(typed(&values, 12), Err(Problem::Unreadable));
+        assert_eq!(read(Dialect::MySql, one(), &values, &[]), Err(Problem::Unreadable));
+        assert_eq!(typed(&values[1..], 251), Err(Problem::Unreadable));
+        let odd = [column("a"), column("a"), column("latin1"), column("x y")];
+        assert_eq!(typed(&odd, 251), Err(Problem::Unreadable));
     }
 }

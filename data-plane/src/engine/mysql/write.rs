@@ -7,8 +7,9 @@
 //! node out of its component says yes to everything before it.
 
 use super::catalog::{Catalog, Kind};
+use super::dialect::Dialect;
 use super::read::{self, Facts, State, Unreadable, VARIABLES, Variables, find_rows};
-use super::{BENT, literal, query};
+use super::{literal, query};
 use crate::cn::Column;
 use crate::cn::converse::Said;
 use crate::session::mirror::left::Counted;
@@ -219,7 +220,7 @@ impl Expect {
 }
 
 /// Prepares `statements`, in their order.
-pub(crate) fn prepare(statements: &[ToPrepare]) -> Script {
+pub(crate) fn prepare(dialect: Dialect, statements: &[ToPrepare]) -> Script {
     let mut script = Script::default();
     let mut last: Option<&ToPrepare> = None;
     for statement in statements {
@@ -234,7 +235,9 @@ pub(crate) fn prepare(statements: &[ToPrepare]) -> Script {
         }
         let prepared = Expect::Prepared { id: *id, serial: *serial, params: *params };
         script.push([&[command::STMT_PREPARE], text.as_slice()].concat(), prepared);
-        if let Some(types) = types {
+        if let Some(types) = types
+            && dialect.takes_types()
+        {
             script.push(bind(*params, types), Expect::Bound);
         }
     }
@@ -348,6 +351,10 @@ pub(crate) fn restore(
     has_changed: impl Fn(&[u8]) -> bool,
 ) -> Result<usize, Wrong> {
     let State { facts, user_variables, .. } = to.state;
+    let dialect = to.catalog.dialect();
+    if facts.dialect != dialect {
+        return Err(Wrong::Differs("the kind of server".into()));
+    }
     script.push(query("SET NAMES utf8mb4"), Expect::Ok);
     if to.catches_up {
         catch_up(script, to.fresh);
@@ -359,7 +366,8 @@ pub(crate) fn restore(
     if facts.role != to.fresh.facts.role {
         let role = match &facts.role {
             Some(role) => {
-                literal::name(std::str::from_utf8(role).map_err(|_| Wrong::Unwritable("role".into()))?)
+                let role = std::str::from_utf8(role).map_err(|_| Wrong::Unwritable("role".into()))?;
+                dialect.set_role(role)
             }
             None => "NONE".into(),
         };
@@ -372,7 +380,7 @@ pub(crate) fn restore(
     system_variables(script, to, &has_changed)?;
     numbers(script, to);
     let at = script.commands.len();
-    for question in read::variables(to.catalog).into_iter().chain([read::counters()]) {
+    for question in read::variables(to.catalog).into_iter().chain([read::counters(dialect)]) {
         script.push(question, Expect::Answer);
     }
     last_words(script, to);
@@ -407,12 +415,15 @@ fn system_variables(
         let always = ALWAYS.contains(&&**name);
         // A database brings its own, and COM_RESET_CONNECTION takes it away and leaves the database.
         let is_the_database_s = &**name == "collation_database";
+        if is_the_database_s && !to.catalog.dialect().sets_collation_of_database() {
+            continue;
+        }
         if !always && !is_the_database_s && to.fresh.variables.get(name) == Some(value) {
             continue;
         }
         let value = written(name, variable.kind, value)?;
         // What changes how results are sent, or how long statements may take, comes behind the rest.
-        if BENT.contains(&&**name) || always {
+        if to.catalog.dialect().bent().contains(&&**name) || always {
             late.push((name, value));
         } else {
             set(script, name, &value, to, has_changed);
@@ -483,11 +494,13 @@ fn written(name: &str, kind: Kind, value: &Column) -> Result<String, Wrong> {
 
 fn numbers(script: &mut Script, to: &ToRestore<'_>) {
     let facts = &to.state.facts;
-    let [one, two] = facts.rand_seed;
-    script.push(
-        query(&format!("SET SESSION rand_seed1={one}, rand_seed2={two}")),
-        Expect::Set("rand_seed".into()),
-    );
+    if facts.dialect.tells_seeds() {
+        let [one, two] = facts.rand_seed;
+        script.push(
+            query(&format!("SET SESSION rand_seed1={one}, rand_seed2={two}")),
+            Expect::Set("rand_seed".into()),
+        );
+    }
     if to.state.is_clock_stopped {
         // It was read as a number of the CN's own printing.
         script.set("timestamp", &String::from_utf8_lossy(&facts.timestamp));
@@ -509,7 +522,11 @@ fn numbers(script: &mut Script, to: &ToRestore<'_>) {
 /// What the last statement left, what holds for the next transaction only, and whether the CN serves.
 fn last_words(script: &mut Script, to: &ToRestore<'_>) {
     script.push(read::bring_out(), Expect::Ok);
-    let found = to.state.found_rows.and_then(find_rows).map(|question| (question, Expect::Rows));
+    let found = to
+        .state
+        .found_rows
+        .and_then(|n| find_rows(to.catalog.dialect(), n))
+        .map(|question| (question, Expect::Rows));
     let ready = (query(crate::service::READY), Expect::Ok);
     let next =
         to.state.next_transaction.iter().map(|sql| (sql.clone(), Expect::Set("the next transaction".into())));

@@ -7,11 +7,13 @@ use super::target::{self, Target};
 use crate::cn::CnError;
 use crate::cn::converse::Said;
 use crate::engine::mysql::catalog::Catalog;
+use crate::engine::mysql::dialect::Dialect;
 use crate::engine::mysql::read::{self, State, Unreadable};
 use crate::engine::mysql::write::{self, Prepared, Script, ToPrepare, ToRestore};
 use crate::hangs;
 use crate::session::Session;
 use crate::session::close::CloseReason;
+use crate::session::mirror::Mirror;
 use crate::session::mirror::left::Counted;
 use crate::session::mirror::statements::{Statement, Under};
 use crate::session::pin::PinReason;
@@ -76,10 +78,16 @@ impl Session {
         kept_until: Instant,
     ) -> Result<Result<State, Outcome>, CloseReason> {
         let selected = self.link.mirror.left().selected();
+        let dialect = self.dialect();
+        if !dialect.leaves_warnings() && self.link.mirror.left().has_warnings() && Instant::now() < kept_until
+        {
+            // To ask how many there are would take them away.
+            return Ok(Err(Outcome::Failed("its last statement left warnings".into())));
+        }
         let mut first = None;
         // What the last statement left is asked before anything else, for all else uses it up.
         if self.link.mirror.left().may_have_warnings() || self.known_catalog().is_none() {
-            let said = self.say(&read::first_questions()).await?;
+            let said = self.say(&read::first_questions(dialect)).await?;
             let (found_rows, warnings) = match read::read_first(&said) {
                 Ok(read) => read,
                 Err(unreadable) => return Ok(Err(self.not_read(&said, &unreadable))),
@@ -87,13 +95,13 @@ impl Session {
             self.link.mirror.found_warnings(warnings > 0);
             first = Some((found_rows, warnings));
             if warnings > 0 && Instant::now() < kept_until {
-                self.say(&read::put_back(found_rows, warnings, selected)).await?;
+                self.say(&read::put_back(dialect, found_rows, warnings, selected)).await?;
                 return Ok(Err(Outcome::Failed("its last statement left warnings".into())));
             }
         }
         let found_rows = first.and_then(|(found_rows, _)| found_rows);
         let Some(catalog) = self.catalog().await? else {
-            self.say(&read::put_back(found_rows, 0, selected)).await?;
+            self.say(&read::put_back(dialect, found_rows, 0, selected)).await?;
             return Ok(Err(Outcome::Failed("the CN does not tell its variables".into())));
         };
         let connection_id = self.view().facts.borrow().cn_connection_id;
@@ -103,7 +111,7 @@ impl Session {
             Err(unreadable) => {
                 let asked = read::read_first(&said).ok().and_then(|(found_rows, _)| found_rows);
                 let found_rows = if first.is_some() { found_rows } else { asked };
-                self.say(&read::put_back(found_rows, 0, selected)).await?;
+                self.say(&read::put_back(dialect, found_rows, 0, selected)).await?;
                 return Ok(Err(self.not_read(&said, &unreadable)));
             }
         };
@@ -113,14 +121,14 @@ impl Session {
         if let Some(question) = state.further_question() {
             let said = self.say(&[question]).await?;
             if let Err(unreadable) = said.first().map_or(Ok(()), |said| state.read_further(said)) {
-                self.say(&read::put_back(state.found_rows, 0, selected)).await?;
+                self.say(&read::put_back(dialect, state.found_rows, 0, selected)).await?;
                 return Ok(Err(Outcome::Failed(unreadable.to_string())));
             }
         }
         let pins = self.take_in(&catalog, &mut state);
         if pins != 0 {
             // The warnings are gone: nobody was to read them any more.
-            self.say(&read::put_back(state.found_rows, 0, selected)).await?;
+            self.say(&read::put_back(dialect, state.found_rows, 0, selected)).await?;
             return Ok(Err(Outcome::Pinned(pins)));
         }
         Ok(Ok(state))
@@ -151,8 +159,16 @@ impl Session {
             pins |= PinReason::UnknownState.bit();
         }
         state.unseen = mirror.hints().has(Hints::HIDDEN);
+        if !catalog.dialect().takes_types() && has_types(mirror) {
+            pins |= PinReason::UnknownState.bit();
+        }
         if pins == 0 {
             mirror.settle(state.known(), state.counted);
+        }
+        if state.lacks_grant && self.plane().catalogs.is_to_tell() {
+            let grant = "GRANT SELECT ON performance_schema.*";
+            let user = &self.view().facts.borrow().user;
+            tracing::warn!(cn = %self.cn, user, "a user lacks a grant: {grant}: its sessions cannot move");
         }
         pins
     }
@@ -182,6 +198,10 @@ impl Session {
             ));
         }
         let mirror = &self.link.mirror;
+        let dialect = target.catalog.dialect();
+        if !dialect.takes_types() && has_types(mirror) {
+            return Err(NoEntry::Wrong("a statement was executed, whose types cannot be carried".into()));
+        }
         let now = mirror.statements();
         let is_again = |id: u32, serial: u32| missing.iter().any(|one| (one.id, one.serial) == (id, serial));
         let is_gone = |id: u32, serial: u32| {
@@ -189,13 +209,16 @@ impl Session {
         };
         let gone = target.prepared.iter().filter(|(id, serial, _)| is_gone(*id, *serial));
         let closed: Vec<u32> = gone.filter_map(|(_, _, on_cn)| on_cn.as_ref().ok().copied()).collect();
-        let mut script: Script = write::prepare(&missing);
+        let mut script: Script = write::prepare(dialect, &missing);
         if let Some(several) = mirror.several_statements()
             && target.several_statements != Some(several)
         {
             write::set_several_statements(&mut script, several);
         }
-        if !mirror.has_last_statement() && (!target.prepared.is_empty() || !missing.is_empty()) {
+        if dialect.takes_types()
+            && !mirror.has_last_statement()
+            && (!target.prepared.is_empty() || !missing.is_empty())
+        {
             write::forget_last(&mut script);
         }
         let (catalog, fresh) = (Arc::clone(&target.catalog), std::mem::take(&mut target.fresh));
@@ -223,6 +246,12 @@ impl Session {
         Ok((prepared, counted))
     }
 
+    /// How the session's CN is asked.
+    pub(in crate::session) fn dialect(&self) -> Dialect {
+        let baseline = self.plane().routing.baseline(&self.cn);
+        baseline.map(|baseline| Dialect::of(&baseline.version, baseline.capabilities)).unwrap_or_default()
+    }
+
     /// The version of the session's CN, as it greeted last.
     fn version(&self) -> Vec<u8> {
         let baseline = self.plane().routing.baseline(&self.cn);
@@ -238,9 +267,9 @@ impl Session {
         if let Some(catalog) = self.known_catalog() {
             return Ok(Some(catalog));
         }
-        let (cn, version) = (self.cn.clone(), self.version());
-        let said = self.say(&Catalog::questions()).await?;
-        let Ok(catalog) = target::catalog(&said) else { return Ok(None) };
+        let (cn, version, dialect) = (self.cn.clone(), self.version(), self.dialect());
+        let said = self.say(&Catalog::questions(dialect, false)).await?;
+        let Ok(catalog) = target::catalog(dialect, &said) else { return Ok(None) };
         self.plane().catalogs.learn(&cn, &version, &catalog);
         Ok(Some(catalog))
     }
@@ -267,6 +296,11 @@ impl Session {
             && self.is_known().is_ok()
             && mirror.since().harmless(plane.code.may_be(), mirror.may_be_in_transaction()).is_ok()
     }
+}
+
+/// Whether a statement was executed with types, which its client need not send again.
+fn has_types(mirror: &Mirror) -> bool {
+    mirror.statements().iter().any(|(_, statement)| statement.types.is_some())
 }
 
 /// A statement as it is prepared again. `None` where it is not known how.

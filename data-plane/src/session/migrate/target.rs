@@ -5,6 +5,7 @@
 
 use crate::cn::{self, CnConnection, CnError, Identity, Password};
 use crate::engine::mysql::catalog::Catalog;
+use crate::engine::mysql::dialect::Dialect;
 use crate::engine::mysql::write::{self, Fresh, Prepared, Script, ToPrepare, Wrong};
 use crate::plane::Plane;
 use crate::routing::Placed;
@@ -169,20 +170,22 @@ enum Furnish {
 
 async fn furnish(plane: &Plane, target: &mut Target, statements: &[ToPrepare]) -> Result<(), Furnish> {
     let cn = target.placed.cn.name().clone();
-    let version = target.connection.greeting.version.clone();
+    let greeting = &target.connection.greeting;
+    let (version, dialect) =
+        (greeting.version.clone(), Dialect::of(&greeting.version, greeting.capabilities));
     let mut ask = target.connection.ask(target.deprecate_eof);
     let catalog = match plane.catalogs.of(&cn, &version) {
-        Some(catalog) => catalog,
-        None => {
-            let said = ask.converse(&Catalog::questions()).await?;
-            let catalog = catalog(&said)?;
+        Some(catalog) if catalog.is_whole() => catalog,
+        _ => {
+            let said = ask.converse(&Catalog::questions(dialect, true)).await?;
+            let catalog = catalog(dialect, &said)?;
             plane.catalogs.learn(&cn, &version, &catalog);
             catalog
         }
     };
     let said = ask.converse(&write::ask_fresh(&catalog)).await?;
     target.fresh = write::read_fresh(&catalog, &said).map_err(Wrong::from)?;
-    let script = write::prepare(statements);
+    let script = write::prepare(dialect, statements);
     let said = ask.converse(script.commands()).await?;
     target.prepared = script.check(&said)?;
     target.catalog = catalog;
@@ -190,8 +193,8 @@ async fn furnish(plane: &Plane, target: &mut Target, statements: &[ToPrepare]) -
 }
 
 /// The catalog out of what was said to its question.
-pub(super) fn catalog(said: &[cn::converse::Said]) -> Result<Arc<Catalog>, Wrong> {
-    Catalog::read(said).map(Arc::new).ok_or_else(|| Wrong::Malformed("session variables".into()))
+pub(super) fn catalog(dialect: Dialect, said: &[cn::converse::Said]) -> Result<Arc<Catalog>, Wrong> {
+    Catalog::read(dialect, said).map(Arc::new).ok_or_else(|| Wrong::Malformed("session variables".into()))
 }
 
 impl NoTarget {
