@@ -6,6 +6,7 @@
 
 mod answer;
 
+pub(crate) use answer::err_payload;
 pub use answer::{Answer, End, error};
 
 use crate::caps::Caps;
@@ -13,7 +14,7 @@ use crate::command::{self, com};
 use crate::decode::ErrPacket;
 use crate::login::{Handshake, NATIVE, native};
 use crate::packet::{Packet, split};
-use answer::{err_payload, greeting, housekeeping, ok, usual};
+use answer::{greeting, housekeeping, ok, usual};
 use anyhow::{Result, bail};
 use parking_lot::Mutex;
 use std::collections::HashMap;

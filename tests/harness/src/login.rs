@@ -13,6 +13,9 @@ use std::time::Duration;
 /// The plugin that every account of the tests uses.
 pub const NATIVE: &str = "mysql_native_password";
 
+/// The plugin that MySQL 8 has by default.
+pub const CACHING_SHA2: &str = "caching_sha2_password";
+
 /// The server's first packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greeting {
@@ -263,6 +266,18 @@ pub fn native(password: &str, salt: &[u8]) -> Vec<u8> {
     let stage2 = Sha1::digest(stage1);
     let salted = Sha1::new().chain_update(salt).chain_update(stage2).finalize();
     stage1.iter().zip(salted.iter()).map(|(a, b)| a ^ b).collect()
+}
+
+/// The answer of caching_sha2_password: SHA256(password) xor SHA256(SHA256(SHA256(password)), salt).
+pub fn caching_sha2(password: &str, salt: &[u8]) -> Vec<u8> {
+    use sha2::{Digest as _, Sha256};
+    if password.is_empty() {
+        return Vec::new();
+    }
+    let once = Sha256::digest(password.as_bytes());
+    let twice = Sha256::digest(once);
+    let salted = Sha256::new().chain_update(twice).chain_update(salt).finalize();
+    once.iter().zip(salted.iter()).map(|(a, b)| a ^ b).collect()
 }
 
 /// An AuthSwitchRequest: the plugin, and what it is to sign.

@@ -6,7 +6,7 @@
 use crate::caps::Caps;
 use crate::command::{self, Execute, Param, com};
 use crate::decode::ErrPacket;
-use crate::login::{Greeting, Login, NATIVE, auth_switch, native};
+use crate::login::{CACHING_SHA2, Greeting, Login, NATIVE, auth_switch, caching_sha2, native};
 use crate::packet::{Packet, split};
 use crate::reference::{Reference, Role, Turn};
 use crate::response::{Prepared, Response};
@@ -131,6 +131,8 @@ impl Raw {
                     return Ok(());
                 }
                 Some(0xFF) => return Err(ErrPacket::decode(&packet.payload)?.into()),
+                // The password was in the cache of caching_sha2_password: an OK follows.
+                Some(0x01) if packet.payload == [1, 3] => {}
                 Some(0xFE) => self.answer_switch(&packet.payload, password).await?,
                 _ => bail!("not a packet of a login: {:02x?}", packet.payload),
             }
@@ -139,10 +141,11 @@ impl Raw {
 
     async fn answer_switch(&mut self, payload: &[u8], password: &str) -> Result<()> {
         let (plugin, salt) = auth_switch(payload)?;
-        if plugin != NATIVE {
-            bail!("the server asks for {plugin}");
-        }
-        let answer = native(password, &salt);
+        let answer = match plugin.as_str() {
+            NATIVE => native(password, &salt),
+            CACHING_SHA2 => caching_sha2(password, &salt),
+            _ => bail!("the server asks for {plugin}"),
+        };
         self.salt = salt;
         self.write(&answer).await
     }

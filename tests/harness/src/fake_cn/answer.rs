@@ -152,7 +152,7 @@ pub(super) fn ok(header: u8) -> Vec<u8> {
     vec![header, 0, 0, 2, 0, 0, 0]
 }
 
-pub(super) fn err_payload(err: &ErrPacket) -> Vec<u8> {
+pub(crate) fn err_payload(err: &ErrPacket) -> Vec<u8> {
     let mut payload = vec![0xFF];
     payload.extend(err.code.to_le_bytes());
     if !err.sqlstate.is_empty() {
