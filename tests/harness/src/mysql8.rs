@@ -70,6 +70,7 @@ struct Settings {
     grants: Vec<String>,
     refuses: HashMap<String, ErrPacket>,
     instruments_locks: bool,
+    knows_threads: bool,
 }
 
 struct Shared {
@@ -124,6 +125,7 @@ impl Mysql8 {
             .into(),
             refuses: HashMap::new(),
             instruments_locks: true,
+            knows_threads: true,
         };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
@@ -160,6 +162,11 @@ impl Mysql8 {
     /// Whether metadata locks are instrumented.
     pub fn instrument_locks(&self, are: bool) {
         self.shared.settings.lock().instruments_locks = are;
+    }
+
+    /// Whether it has PS_CURRENT_THREAD_ID(), as from 8.0.16 on.
+    pub fn know_threads(&self, knows: bool) {
+        self.shared.settings.lock().knows_threads = knows;
     }
 
     /// The grants that SHOW GRANTS shows.
@@ -305,7 +312,7 @@ impl Connection {
                 statements::run(session, &self.shared, &text, Vec::new())
             }
             com::PING => {
-                session.warnings = 0;
+                session.state.warnings = 0;
                 Ok(Reply::Ok { affected: 0, insert_id: 0 })
             }
             com::INIT_DB => {

@@ -128,7 +128,9 @@ async fn a_session_goes_there_and_back_and_has_what_a_new_one_has_where_it_set_n
     // Names that are not ASCII, where the client can say them.
     s.run("SET NAMES utf8mb4").await?;
     s.run("SET @`ü` = 'ä', @`日本` = 7").await?;
+    s.run("SELECT id FROM information_schema.collations LIMIT 7").await?;
     let (_, before) = only([&one, &two], "app")?;
+    ensure!(before.found_rows == 7);
     moves(&shunt, &s).await?;
     let (_, after) = only_one([&one, &two], "app").await?;
     assert_eq!(after, before);
@@ -231,9 +233,63 @@ async fn where_the_user_or_the_server_does_not_tell_all_a_session_stays() -> Res
     stays(&shunt, &s, &["unknown state"]).await?;
     for cn in [&one, &two] {
         cn.instrument_locks(true);
+        cn.know_threads(false);
+    }
+    s.run("SELECT 1").await?;
+    stays(&shunt, &s, &["unknown state"]).await?;
+    for cn in [&one, &two] {
+        cn.know_threads(true);
+        let unexpected = cn.take_unexpected();
+        ensure!(unexpected.iter().all(|text| text.contains("PS_CURRENT_THREAD_ID")), "{unexpected:?}");
     }
     moves(&shunt, &s).await?;
     s.quit().await
+}
+
+/// MySQL is not asked how many warnings there are, for that takes them away.
+#[tokio::test]
+async fn warnings_stay_as_long_as_they_are_kept() -> Result<()> {
+    let (one, two) = (Mysql8::start().await?, Mysql8::start().await?);
+    let group = Group::named("shared").cn("cn-1", one.address()).cn("cn-2", two.address());
+    let setup = Setup::new().cn_account("shunt", "secret").group(group);
+    let shunt = setup.set("policy.migrate.last_result_grace", "1h").standalone().await?;
+    seen(&shunt).await;
+    let mut s = login(&shunt, &app()).await?;
+    // It is deprecated, and warns of that.
+    s.run("SELECT FOUND_ROWS()").await?;
+    let (_, before) = only([&one, &two], "app")?;
+    ensure!(before.warnings == 1, "{before:?}");
+    let told = order(&shunt, &s).await?;
+    ensure!(told["outcome"] == "failed" && told["reasons"].to_string().contains("last statement"), "{told}");
+    let (_, after) = only_one([&one, &two], "app").await?;
+    assert_eq!(after, before);
+    s.run("SELECT id FROM information_schema.collations LIMIT 5").await?;
+    moves(&shunt, &s).await?;
+    let (_, after) = only_one([&one, &two], "app").await?;
+    assert_eq!((after.warnings, after.found_rows), (0, 5));
+    s.quit().await
+}
+
+/// What one kind of server says of a session is not for the other.
+#[tokio::test]
+async fn a_session_does_not_move_to_another_kind_of_server() -> Result<()> {
+    let (mariadb, mysql) = (stand::shared_cn().await, Mysql8::start().await?);
+    let group = Group::named("shared").cn("cn-1", mariadb.address()).cn("cn-2", mysql.address());
+    let shunt = Setup::new().cn_account("shunt", "secret").group(group).standalone().await?;
+    seen(&shunt).await;
+    let mut all = [login(&shunt, &app()).await?, login(&shunt, &app()).await?];
+    ensure!(mysql.sessions("app").len() == 1, "not one on each");
+    for session in &mut all {
+        session.run("SET @a = 1").await?;
+        let told = order(&shunt, session).await?;
+        ensure!(
+            told["outcome"] == "failed" && told["reasons"].to_string().contains("kind of server"),
+            "{told}"
+        );
+        assert_eq!(session.value("SELECT @a").await?, "1");
+    }
+    ensure!(mysql.sessions("app").len() == 1);
+    Ok(())
 }
 
 #[tokio::test]

@@ -179,6 +179,7 @@ impl<'a> Scope<'a> {
         let connection = self.session.word("collation_connection");
         let text = |text: &str| Value::text(text, &connection);
         let system = |text: &str| Value::text(text, "utf8mb3_general_ci");
+        let knows_threads = self.shared.settings.lock().knows_threads;
         let session = &mut *self.session;
         Ok(match (name, &values[..]) {
             ("DATABASE", []) => session.state.database.as_deref().map_or_else(Value::null, system),
@@ -186,7 +187,7 @@ impl<'a> Scope<'a> {
             ("CURRENT_ROLE", []) if session.state.roles.is_empty() => system("NONE"),
             ("CURRENT_ROLE", []) => system(&session.state.roles.join(",")),
             ("CONNECTION_ID", []) => Value::int(u64::from(session.id)),
-            ("PS_CURRENT_THREAD_ID", []) => Value::int(super::tables::thread_id(session.id)),
+            ("PS_CURRENT_THREAD_ID", []) if knows_threads => Value::int(super::tables::thread_id(session.id)),
             ("LAST_INSERT_ID", []) => Value::int(session.state.last_insert_id),
             ("LAST_INSERT_ID", [id]) => {
                 session.state.last_insert_id = id.word().and_then(|id| id.parse().ok()).unwrap_or_default();
@@ -194,7 +195,7 @@ impl<'a> Scope<'a> {
             }
             ("FOUND_ROWS", []) => {
                 // Deprecated as of 8.0.17.
-                session.warnings = 1;
+                session.state.warnings = 1;
                 Value::int(session.state.found_rows)
             }
             ("HEX", [of]) => match &of.bytes {

@@ -47,7 +47,7 @@ pub(super) fn ok(session: &mut Session, caps: Caps, header: u8, affected: u64, i
     lenenc(&mut payload, insert_id);
     let flag = if changes.is_empty() { 0 } else { status::SESSION_STATE_CHANGED };
     payload.extend((session.status() | flag).to_le_bytes());
-    payload.extend(session.warnings.to_le_bytes());
+    payload.extend(session.state.warnings.to_le_bytes());
     if !changes.is_empty() {
         payload.push(0);
         lenenc_bytes(&mut payload, &changes);
@@ -57,7 +57,7 @@ pub(super) fn ok(session: &mut Session, caps: Caps, header: u8, affected: u64, i
 
 fn eof(session: &Session) -> Vec<u8> {
     let mut payload = vec![0xFE];
-    payload.extend(session.warnings.to_le_bytes());
+    payload.extend(session.state.warnings.to_le_bytes());
     payload.extend(session.status().to_le_bytes());
     payload
 }

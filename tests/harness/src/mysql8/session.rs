@@ -119,6 +119,8 @@ pub struct State {
     pub next_transaction: String,
     /// FOUND_ROWS()
     pub found_rows: u64,
+    /// How many warnings the last statement left.
+    pub warnings: u16,
     /// The prepared statements, in their order.
     pub statements: Vec<Statement>,
 }
@@ -154,7 +156,6 @@ pub(super) struct Session {
     pub(super) counters: BTreeMap<&'static str, u64>,
     pub(super) reports: VecDeque<Report>,
     pub(super) resource_group: String,
-    pub(super) warnings: u16,
 }
 
 impl Session {
@@ -170,7 +171,6 @@ impl Session {
             counters: counters(),
             reports: VecDeque::new(),
             resource_group: "USR_default".to_owned(),
-            warnings: 0,
         };
         if let Some(collation) = value::named(collation) {
             session.set_names(value::character_set(collation), Some(collation));
@@ -384,6 +384,7 @@ fn fresh(database: Option<String>) -> State {
         timestamp: None,
         next_transaction: String::new(),
         found_rows: 0,
+        warnings: 0,
         statements: Vec::new(),
     }
 }

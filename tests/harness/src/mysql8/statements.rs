@@ -24,7 +24,7 @@ pub(super) fn syntax(wrong: &anyhow::Error) -> ErrPacket {
 pub(super) fn run(session: &mut Session, shared: &Shared, text: &str, params: Vec<Value>) -> Sql<Reply> {
     let read = |parser: anyhow::Result<Parser>| parser.map_err(|wrong| syntax(&wrong));
     let mut at = read(Parser::new(text))?;
-    session.warnings = 0;
+    session.state.warnings = 0;
     if at.word("SELECT") {
         let select =
             at.select().and_then(|select| at.done().map(|()| select)).map_err(|wrong| syntax(&wrong))?;
