@@ -74,7 +74,7 @@ async fn a_session_logs_in_and_moves_with_all_that_it_has() -> Result<()> {
         for sql in [
             "SET SESSION sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES', time_zone = '+05:30'",
             "SET transaction_isolation = 'SERIALIZABLE', foreign_key_checks = OFF, lock_wait_timeout = 77",
-            "SET max_join_size = 1000, sql_big_selects = 1, long_query_time = 0.25, max_execution_time = 70000",
+            "SET max_join_size = 1000, long_query_time = 0.25, max_execution_time = 70000, sql_select_limit = 3",
             "SET session_track_gtids = 'OWN_GTID', group_concat_max_len = 5, lc_time_names = 'de_DE'",
             "SET NAMES latin1 COLLATE latin1_german2_ci",
             "SET @i = -5, @u = 18446744073709551615, @d = 1.50, @e = -7., @f = 1.5e0, @n = NULL, @`a``b` = 'x'",

@@ -42,6 +42,10 @@ impl<'a> Scope<'a> {
     pub(super) fn select(&mut self, select: &Select) -> Sql<Rows> {
         self.hints = select.hints.clone();
         let limited = self.variable("sql_select_limit")?.word().and_then(|limit| limit.parse::<u64>().ok());
+        if matches!(select.from, From::Table(_)) && !self.variable("sql_big_selects")?.is_true() {
+            let text = "The SELECT would examine more than MAX_JOIN_SIZE rows";
+            return Err(error(1104, "42000", text));
+        }
         let mut rows = self.rows(select)?;
         if select.limit.is_none() {
             let limit = limited.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
