@@ -117,6 +117,18 @@ async fn settled(shunt: &Shunt, session: &Raw) {
     .await;
 }
 
+/// Waits until that is so of all, who are so many.
+async fn all_settled(shunt: &Shunt, sessions: usize) {
+    eventually("all are settled", async || {
+        let listed = shunt.ctl(&["session", "list"]).await?;
+        let all = listed["sessions"].as_array().context("no list")?;
+        let left = all.iter().filter(|session| session["settled"] != true).count();
+        ensure!(all.len() == sessions && left == 0, "{left} of {} are not", all.len());
+        anyhow::Ok(())
+    })
+    .await;
+}
+
 /// Waits until CNs were asked so often what a session is, and all of it was known then.
 async fn asked(shunt: &Shunt, times: f64) {
     eventually(&format!("{times} asked"), async || {

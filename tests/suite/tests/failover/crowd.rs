@@ -1,7 +1,7 @@
 //! Many sessions whose CN dies at once: the one that takes over is not buried.
 
 use crate::stand::{app, login};
-use crate::{Puppets, failed_over, settled};
+use crate::{Puppets, all_settled, failed_over};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn those_that_come_over_come_one_after_the_other() -> Result<()> {
         s.run(format!("SET @a = {n}")).await?;
         sessions.push(s);
     }
-    settled(&two.shunt, SESSIONS as f64).await;
+    all_settled(&two.shunt, SESSIONS).await;
     // So long that all of them would be seen at it.
     two.puppets[1].logins_take(Duration::from_millis(100));
     let before = two.puppets[1].most_logins();

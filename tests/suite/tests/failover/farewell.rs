@@ -19,7 +19,7 @@ async fn an_err_that_nobody_asked_for_is_the_last_that_its_client_reads() -> Res
         let two = Puppets::start().await?;
         let mut s = login(&two.shunt, &app()).await?;
         s.run("SET @a = 5").await?;
-        settled(&two.shunt, 1.0).await;
+        settled(&two.shunt, &s).await;
         let cn = two.of(&s).await?;
         cn.say(farewell(code));
         let said = s.read_packet().await?;

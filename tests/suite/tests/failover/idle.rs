@@ -1,8 +1,8 @@
 //! Sessions that wait for their clients: these notice nothing, or are closed as the server would.
 
 use crate::stand::{DATABASE, app, app_as, is_in_state, is_pinned, login, metric, shown};
-use crate::{Two, asked, beside, failed_over, settled};
-use anyhow::{Context as _, Result, ensure};
+use crate::{Two, all_settled, asked, beside, failed_over, settled};
+use anyhow::{Result, ensure};
 use shunt_harness::{Param, Raw, command, eventually};
 
 /// All that a session was given, as its client reads it.
@@ -168,14 +168,7 @@ async fn five_hundred_sessions_with_state_notice_nothing() -> Result<()> {
         let before = state(&mut s).await?;
         sessions.push((s, before, prepared, answer));
     }
-    eventually("all are settled", async || {
-        let listed = shunt.ctl(&["session", "list"]).await?;
-        let all = listed["sessions"].as_array().context("no list")?;
-        let left = all.iter().filter(|session| session["settled"] != true).count();
-        ensure!(all.len() == 500 && left == 0, "{left} of {} are not", all.len());
-        anyhow::Ok(())
-    })
-    .await;
+    all_settled(&shunt, 500).await;
     two.cns[0].kill()?;
     for (s, before, prepared, answer) in &mut sessions {
         assert_eq!(&state(s).await?, before);

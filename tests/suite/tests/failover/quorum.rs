@@ -1,7 +1,7 @@
 //! A Galera node that lost its quorum: it lives, lets everybody in, and serves nobody.
 
 use crate::stand::{metric, own_cn, shown};
-use crate::{failed_over, settled};
+use crate::{all_settled, failed_over};
 use anyhow::{Context as _, Result, ensure};
 use shunt_harness::galera::Galera;
 use shunt_harness::mariadb::Options;
@@ -52,7 +52,7 @@ async fn nobody_stays_on_a_node_without_quorum() -> Result<()> {
         s.run(format!("SET @a = {n}")).await?;
         sessions.push(s);
     }
-    settled(&shunt, 12.0).await;
+    all_settled(&shunt, 12).await;
     cluster.kill(2).await?;
     cluster.kill(3).await?;
     for (n, s) in sessions.iter_mut().enumerate() {

@@ -1,7 +1,7 @@
 //! CNs of which nobody gets a word any more, and sessions that rest on them, or are just being asked about.
 
 use crate::stand::{app, login, metric, seen, setup, shown};
-use crate::{Two, failed_over, settled};
+use crate::{Two, all_settled, failed_over, settled};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use shunt_harness::{Fault, FaultProxy, Group, Raw, Shunt, within};
@@ -29,7 +29,7 @@ async fn a_cn_that_hangs_while_it_is_asked_does_not_hold_its_session() -> Result
     let shunt = two.shunt(with).await?;
     let mut s = login(&shunt, &app()).await?;
     s.run("SET @a = 5").await?;
-    settled(&shunt, 1.0).await;
+    settled(&shunt, &s).await;
     let on = shown(&shunt, &s).await?["cn"].clone();
     // A question that would only tell its LAST_INSERT_ID.
     s.run("INSERT INTO t (v) VALUES (7)").await?;
@@ -58,7 +58,7 @@ async fn sessions_leave_a_link_that_went_dead() -> Result<()> {
         s.run(format!("SET @a = {n}")).await?;
         sessions.push(s);
     }
-    settled(&shunt, 20.0).await;
+    all_settled(&shunt, 20).await;
     links[0].set(Fault::BlackHole);
     for (n, s) in sessions.iter_mut().enumerate() {
         leaves(&shunt, s, &Value::from("cn-1")).await?;
