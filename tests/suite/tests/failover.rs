@@ -64,7 +64,14 @@ impl Two {
 
     /// Starts again what was killed, and waits until Shunt uses it.
     async fn revive(&mut self, shunt: &Shunt) -> Result<()> {
-        for cn in self.cns.iter_mut().filter(|cn| !cn.runs()) {
+        for (n, cn) in self.cns.iter_mut().enumerate().filter(|(_, cn)| !cn.runs()) {
+            // Before that, what is told of it is that it is up.
+            eventually("it is told to be down", async || {
+                let cn = shunt.ctl(&["cn", "get", &format!("cn-{}", n + 1)]).await?;
+                ensure!(cn["health"] == "down", "{cn}");
+                anyhow::Ok(())
+            })
+            .await;
             cn.restart().await?;
         }
         seen(shunt).await;
