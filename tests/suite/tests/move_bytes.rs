@@ -116,7 +116,7 @@ impl Lane {
             At::Answered(_) | At::Never => true,
         };
         let has_statement = n > PREPARES && n <= CLOSES && !(n == CLOSES && closes);
-        let before = self.stage.begin(has_statement, may);
+        let before = self.stage.begin(has_statement, n == CLOSES, may);
         ensure!(before.is_empty(), "asked behind the last answer: {before:?}");
         let sends = bytes(group);
         let first = if let At::Sent(first) = at { first } else { sends.len() };
