@@ -77,6 +77,15 @@ impl Session {
 
     /// Asks the CN what the session is, unless that costs its client something that it may yet read.
     async fn settle(&mut self) -> Result<(), CloseReason> {
+        let pins = self.link.mirror.certain_pins();
+        if pins != 0 {
+            // To ask would tell nothing, and begins the tracker of transactions anew: it forgets locked tables, and is silent
+            // then when they are unlocked.
+            self.kept = Kept::Pinned(pins);
+            self.view().show_tied(true);
+            self.link.settle_was_tried();
+            return Ok(());
+        }
         let left = self.link.mirror.left();
         let view = &self.enrolled.view;
         let only_insert_id = !self.link.mirror.since().is_unsettled(self.plane().code.may_be());

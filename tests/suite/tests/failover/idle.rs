@@ -229,6 +229,29 @@ async fn what_would_end_it_is_shown() -> Result<()> {
     s.quit().await
 }
 
+/// What is certain need not be asked for. To ask begins the tracker of transactions anew, which then forgets locked tables,
+/// and would not tell that they are unlocked.
+#[tokio::test]
+async fn a_session_that_rested_with_locked_tables_moves_once_they_are_unlocked() -> Result<()> {
+    let two = Two::start().await?;
+    for cn in &two.cns {
+        cn.run(&["INSTALL SONAME 'metadata_lock_info'"]).await?;
+    }
+    let shunt = two.shunt(|setup| setup).await?;
+    let mut s = login(&shunt, &app()).await?;
+    let mut watched = login(&shunt, &app()).await?;
+    s.run("LOCK TABLES t READ").await?;
+    // Time enough for it: another session is settled that was due later.
+    watched.run("SET @b = 1").await?;
+    settled(&shunt, &watched).await;
+    is_pinned(&shunt, &s, &["locked tables"]).await;
+    s.run("UNLOCK TABLES").await?;
+    settled(&shunt, &s).await;
+    let told = shunt.ctl(&["session", "move", &s.connection_id().to_string()]).await?;
+    ensure!(told["outcome"] == "moved", "{told}");
+    s.quit().await
+}
+
 /// Of what the last statement left nothing is used up by asking, as long as its client may read it.
 #[tokio::test]
 async fn settling_leaves_what_the_last_statement_left() -> Result<()> {
