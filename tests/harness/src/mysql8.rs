@@ -49,7 +49,7 @@ struct Account {
     name: String,
     password: String,
     plugin: Plugin,
-    /// It has SELECT on `performance_schema.*`.
+    /// It may read all of the performance schema.
     reads_performance_schema: bool,
     /// It may read accounts, and set what others may not.
     is_service: bool,
@@ -71,6 +71,7 @@ struct Settings {
     refuses: HashMap<String, ErrPacket>,
     instruments_locks: bool,
     knows_threads: bool,
+    takes_hints: bool,
 }
 
 struct Shared {
@@ -94,9 +95,9 @@ pub struct Mysql8 {
 pub const VERSION: &str = "8.0.36";
 
 impl Mysql8 {
-    /// With the accounts `shunt` (password `secret`, the service account), `app` (`app`), `poor` (`poor`), which lacks
-    /// SELECT on the performance schema, and `sha` (`sha`), whose plugin is `caching_sha2_password`; all may use the
-    /// roles `clerk` and `auditor`.
+    /// With the accounts `shunt` (password `secret`, the service account), `app` (`app`), `poor` (`poor`), which may not
+    /// read the tables of locks and of user variables, and `sha` (`sha`), whose plugin is `caching_sha2_password`; all may
+    /// use the roles `clerk` and `auditor`.
     ///
     /// # Errors
     /// No port is free.
@@ -126,6 +127,7 @@ impl Mysql8 {
             refuses: HashMap::new(),
             instruments_locks: true,
             knows_threads: true,
+            takes_hints: true,
         };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
@@ -167,6 +169,11 @@ impl Mysql8 {
     /// Whether it has PS_CURRENT_THREAD_ID(), as from 8.0.16 on.
     pub fn know_threads(&self, knows: bool) {
         self.shared.settings.lock().knows_threads = knows;
+    }
+
+    /// Whether it takes SET_VAR hints; else it passes them over, as MySQL does those that it cannot take.
+    pub fn take_hints(&self, takes: bool) {
+        self.shared.settings.lock().takes_hints = takes;
     }
 
     /// The grants that SHOW GRANTS shows.

@@ -64,6 +64,42 @@ async fn stays(shunt: &Shunt, session: &Raw, reasons: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// What the other tests rest on: that a question in MariaDB's words fails, and its test with it.
+#[tokio::test]
+async fn the_scripted_mysql_refuses_what_is_mariadb_s() -> Result<()> {
+    let cn = Mysql8::start().await?;
+    let mut s = Raw::login(cn.address(), &Login::user("shunt").password("secret")).await?;
+    let all = [
+        ("SET STATEMENT sql_select_limit=DEFAULT FOR SELECT 1", 1064),
+        ("EXECUTE IMMEDIATE 'SELECT 1'", 1064),
+        ("SELECT lock_type FROM information_schema.metadata_lock_info", 1109),
+        ("SELECT variable_name FROM information_schema.user_variables", 1109),
+        ("SELECT variable_name FROM information_schema.system_variables", 1109),
+        ("SELECT variable_name FROM information_schema.session_status", 1109),
+        ("SELECT Priv FROM mysql.global_priv", 1146),
+        ("SELECT body FROM mysql.proc", 1146),
+        ("SELECT @@tx_isolation", 1193),
+        ("SELECT @@max_statement_time", 1193),
+        ("SET SESSION gtid_seq_no = 1", 1193),
+        ("SELECT @@rand_seed1", 1238),
+        ("SELECT LASTVAL(s)", 1054),
+    ];
+    for (sql, code) in all {
+        let err = s.query(sql).await?.err().with_context(|| format!("{sql} is answered"))?;
+        assert_eq!(err.code, code, "{sql}: {err:?}");
+    }
+    ensure!(cn.take_unexpected().len() >= all.len() - 1);
+    // And that it is no more than an account's that may read.
+    let mut s = Raw::login(cn.address(), &Login::user("poor").password("poor")).await?;
+    for table in
+        ["mysql.user", "performance_schema.user_variables_by_thread", "performance_schema.metadata_locks"]
+    {
+        let err = s.query(format!("SELECT 1 FROM {table}")).await?.err().context(table)?;
+        assert_eq!(err.code, 1142, "{table}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_session_logs_in_and_moves_with_all_that_it_has() -> Result<()> {
     for way in stand::both_ways(&app()) {
@@ -243,6 +279,17 @@ async fn where_the_user_or_the_server_does_not_tell_all_a_session_stays() -> Res
         ensure!(unexpected.iter().all(|text| text.contains("PS_CURRENT_THREAD_ID")), "{unexpected:?}");
     }
     moves(&shunt, &s).await?;
+    // Limits of the session's own that cannot be lifted might cut an answer.
+    for cn in [&one, &two] {
+        cn.take_hints(false);
+    }
+    moves(&shunt, &s).await?;
+    s.run("SET sql_select_limit = 3, @a = 1, @b = 2, @c = 3, @d = 4").await?;
+    stays(&shunt, &s, &["unknown state"]).await?;
+    s.run("SET sql_select_limit = DEFAULT").await?;
+    moves(&shunt, &s).await?;
+    let (_, state) = only_one([&one, &two], "app").await?;
+    assert_eq!(state.user_variables.len(), 4);
     s.quit().await
 }
 

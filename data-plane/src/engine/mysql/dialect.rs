@@ -32,12 +32,15 @@ use Dialect::{MariaDb, MySql};
 const UNBENT: &str = "SET STATEMENT sql_select_limit=DEFAULT, sql_big_selects=1, max_statement_time=0 FOR ";
 
 /// The same for MySQL, behind the SELECT ("Optimizer Hints", "Variable-Setting Hint Syntax": the three are hintable).
-/// A hint has no DEFAULT; this is the one that is documented.
-const UNBENT_HINT: &str = "/*+ SET_VAR(sql_select_limit=18446744073709551615) SET_VAR(sql_big_selects=1) \
-     SET_VAR(max_execution_time=0) */ ";
+/// A hint has no DEFAULT. One that is not taken is only warned of: [`Dialect::witness`] looks whether these were.
+const UNBENT_HINT: &str =
+    "/*+ SET_VAR(sql_select_limit=4294967295) SET_VAR(sql_big_selects=1) SET_VAR(max_execution_time=0) */ ";
 
 /// Only the limit of rows.
-const ALL_ROWS_HINT: &str = "/*+ SET_VAR(sql_select_limit=18446744073709551615) */ ";
+const ALL_ROWS_HINT: &str = "/*+ SET_VAR(sql_select_limit=4294967295) */ ";
+
+/// That limit, or more.
+const ALL_ROWS: u64 = 4_294_967_295;
 
 /// Variables that are asked for and put back each in its own way, or that are no state of the session's.
 const APART: [&str; 23] = [
@@ -252,7 +255,8 @@ impl Dialect {
     }
 
     /// Asks whether what the CN says of locks and user variables is all of it: where locks are not instrumented, or the
-    /// thread is not, none are told ("The metadata_locks Table", "The threads Table"). And for what no tracker tells.
+    /// thread is not, none are told ("The metadata_locks Table", "The threads Table"). And for what no tracker tells, and
+    /// whether the hints of [`Self::select`] are taken.
     pub(super) fn witness(self) -> Option<String> {
         let own = "FROM performance_schema.threads WHERE thread_id = PS_CURRENT_THREAD_ID()";
         let what = format!(
@@ -262,7 +266,7 @@ impl Dialect {
              (SELECT instrumented {own}), \
              (SELECT variable_value FROM performance_schema.global_status \
               WHERE variable_name = 'Performance_schema_metadata_lock_lost'), \
-             (SELECT resource_group {own})"
+             (SELECT resource_group {own}), @@sql_select_limit, @@sql_big_selects"
         );
         (self == MySql).then(|| self.select(&what))
     }
@@ -270,11 +274,13 @@ impl Dialect {
     /// Whether it is, and the session is in no resource group of its own.
     pub(super) fn is_witnessed(self, row: &[Column]) -> bool {
         let row: Vec<_> = row.iter().map(|column| column.as_deref().map(super::ascii)).collect();
-        let [instrument, consumer, thread, lost, group] = &row[..] else { return false };
+        let [instrument, consumer, thread, lost, group, limit, big] = &row[..] else { return false };
         let is = |column: &Option<Vec<u8>>, word: &[u8]| column.as_deref() == Some(word);
         let tells = [instrument, consumer, thread].into_iter().all(|column| is(column, b"YES"));
+        let limit = limit.as_deref().and_then(literal::number).and_then(|limit| limit.parse::<u64>().ok());
+        let is_unbent = limit.is_some_and(|limit| limit >= ALL_ROWS) && is(big, b"1");
         // NULL where there are no resource groups.
-        tells && is(lost, b"0") && (group.is_none() || is(group, b"USR_default"))
+        tells && is_unbent && is(lost, b"0") && (group.is_none() || is(group, b"USR_default"))
     }
 
     /// Whether a question that the CN refuses pins the session, which then cannot be read.

@@ -40,7 +40,9 @@ impl<'a> Scope<'a> {
 
     /// A SELECT of a client: it leaves FOUND_ROWS.
     pub(super) fn select(&mut self, select: &Select) -> Sql<Rows> {
-        self.hints = select.hints.clone();
+        if self.shared.settings.lock().takes_hints {
+            self.hints = select.hints.clone();
+        }
         let limited = self.variable("sql_select_limit")?.word().and_then(|limit| limit.parse::<u64>().ok());
         if matches!(select.from, From::Table(_)) && !self.variable("sql_big_selects")?.is_true() {
             let text = "The SELECT would examine more than MAX_JOIN_SIZE rows";

@@ -31,9 +31,8 @@ pub(super) fn rows(session: &mut Session, shared: &Shared, name: &str) -> Sql<Ve
     let account = settings.accounts.iter().find(|account| account.name == session.user);
     let is_service = account.is_some_and(|account| account.is_service);
     let (schema, table) = name.split_once('.').unwrap_or(("", name));
-    // Anybody may read what is of the session or of no secrecy.
-    let is_open =
-        matches!(table, "session_variables" | "session_status" | "global_variables" | "global_status");
+    // Anybody may read what is of the session, or of no secrecy; and here all that tells of neither locks nor variables.
+    let is_open = !matches!(table, "user_variables_by_thread" | "metadata_locks");
     let reads_all = is_service || account.is_some_and(|account| account.reads_performance_schema);
     if schema == "performance_schema" && !is_open && !reads_all {
         return Err(denied(session, table));

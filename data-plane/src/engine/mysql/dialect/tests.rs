@@ -90,12 +90,13 @@ fn roles_are_read_out_of_what_mysql_says() {
 
 #[test]
 fn what_does_not_tell_all_locks_is_no_witness() {
-    let row = |values: [Option<&str>; 5]| -> Vec<Column> {
+    let row = |values: [Option<&str>; 7]| -> Vec<Column> {
         values.into_iter().map(|value| value.map(|value| value.as_bytes().to_vec())).collect()
     };
-    let good = [Some("YES"), Some("YES"), Some("YES"), Some("0"), Some("USR_default")];
+    let [yes, most] = [Some("YES"), Some("18446744073709551615")];
+    let good = [yes, yes, yes, Some("0"), Some("USR_default"), most, Some("1")];
     assert!(MySql.is_witnessed(&row(good)));
-    assert!(MySql.is_witnessed(&row([good[0], good[1], good[2], good[3], None])));
+    assert!(MySql.is_witnessed(&row([yes, yes, yes, Some("0"), None, Some("4294967295"), Some("1")])));
     for (at, value) in [
         (0, Some("NO")),
         (0, None),
@@ -104,6 +105,10 @@ fn what_does_not_tell_all_locks_is_no_witness() {
         (3, Some("1")),
         (3, None),
         (4, Some("batch")),
+        // The hints were not taken.
+        (5, Some("1000")),
+        (5, None),
+        (6, Some("0")),
     ] {
         let mut bad = good;
         bad[at] = value;
