@@ -1,9 +1,8 @@
 //! What differs between MariaDB and MySQL 8, where a CN is asked for a session's state or for its accounts: the texts of
 //! the questions, how their answers are read, and what pins. Nothing else knows which of the two a CN is.
 //!
-//! MariaDB's texts were measured on 10.11. MySQL's are written by its documentation (MySQL 8.0 Reference Manual; the
-//! section is named where it matters) and were never measured: so whatever MySQL does not tell beyond doubt pins, as
-//! `unknown state`.
+//! MariaDB's texts were measured on 10.11. MySQL's are by its documentation (MySQL 8.0 Reference Manual; sections are named)
+//! and were never measured: so whatever MySQL does not tell beyond doubt pins, as `unknown state`.
 //!
 //! Must not know: sockets, sessions.
 
@@ -84,8 +83,7 @@ const UNSEEN: &str =
     "(^|[^@])@[^@]|get_lock|release_|temporary|nextval|lastval|setval|next +value|handler|prepare|execute";
 
 impl Dialect {
-    /// Of a CN that greeted with this. MariaDB says so in its version, and does not set `CLIENT_MYSQL`; what an operator
-    /// made it say in place of its version does not matter then.
+    /// Of a CN that greeted so. MariaDB says so, and does not set `CLIENT_MYSQL`, whatever version it was told to show.
     pub(crate) fn of(version: &[u8], capabilities: Capabilities) -> Self {
         let is_mariadb = version.windows(7).any(|word| word.eq_ignore_ascii_case(b"mariadb"));
         let is_mysql = matches!(version, [b'8' | b'9', b'.', ..]) && capabilities & CLIENT_MYSQL != 0;
