@@ -20,13 +20,15 @@ async fn an_err_that_nobody_asked_for_is_the_last_that_its_client_reads() -> Res
         let mut s = login(&two.shunt, &app()).await?;
         s.run("SET @a = 5").await?;
         settled(&two.shunt, &s).await;
+        // Nothing of it stands in the way of going on but that.
+        s.run("SELECT 1").await?;
         let cn = two.of(&s).await?;
         cn.say(farewell(code));
         let said = s.read_packet().await?;
         ensure!(said.payload.first() == Some(&0xFF) && said.payload[1..3] == code.to_le_bytes(), "{said:?}");
         cn.die().await;
         s.closed().await?;
-        for outcome in ["unnoticed", "answered", "rolled_back", "unknown"] {
+        for outcome in ["unnoticed", "answered", "rolled_back", "unknown", "lost"] {
             failed_over(&two.shunt, outcome, 0.0).await;
         }
     }
