@@ -34,7 +34,7 @@ const ROUND: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Moves that are under way at once.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 128;
 
 /// How long a CN that joined is filled with sessions that were not movable at first.
 const FILLED_FOR: Duration = Duration::from_secs(60);

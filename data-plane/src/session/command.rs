@@ -110,6 +110,8 @@ impl Session {
             Err(_) => return Err(CloseReason::CnGone),
         };
         self.link.mirror.reset();
+        // What the CN said of it was before.
+        self.kept = settle::Kept::Unknown;
         let ask = if self.tracks_itself { TRACK_AND_ASK } else { ASK };
         // A session whose password expired may not ask.
         if !self.ask_for_parse(ask).await? && self.tracks_itself {

@@ -6,6 +6,7 @@
 //! Must not know: what is asked, when it is time ([`queue`]).
 
 pub(crate) mod queue;
+mod sets;
 
 use super::Session;
 use super::close::CloseReason;
@@ -14,6 +15,7 @@ use super::pin::PinReason;
 use super::relay::hold::Hold;
 use crate::engine::mysql::read::{self, State};
 use crate::engine::mysql::write::Fresh;
+use sets::Shared;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,14 +27,40 @@ pub(crate) enum Kept {
     #[default]
     AsLoggedIn,
     /// The CN said this.
-    Known(Box<State>),
+    Known(Box<Known>),
     /// It cannot be on another CN: one bit for each reason.
     Pinned(u16),
     /// The CN would not say.
     Unknown,
 }
 
+/// A session's state, with its variables apart.
+#[derive(Debug)]
+pub(crate) struct Known {
+    state: State,
+    variables: Shared,
+}
+
+impl Known {
+    fn state(&self) -> State {
+        let mut state = self.state.clone();
+        state.variables = self.variables.whole();
+        state
+    }
+}
+
 impl Kept {
+    /// What asked for the values of the user variables that the CN told last, if it was asked.
+    pub(super) fn further_question(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Known(known) => {
+                let client = known.variables.get("character_set_client");
+                known.state.further_question_again(client.unwrap_or_default())
+            }
+            Self::AsLoggedIn | Self::Pinned(_) | Self::Unknown => None,
+        }
+    }
+
     /// What comes of asking, in metrics.
     pub(crate) const WORDS: [&'static str; 3] = ["known", "pinned", "failed"];
 }
@@ -133,8 +161,8 @@ impl Session {
 
     /// This is what the session is.
     pub(super) fn keep(&mut self, mut state: State) {
-        state.variables = self.worker.settling.shared(&state.variables);
-        self.kept = Kept::Known(Box::new(state));
+        let variables = self.worker.settling.sets.share(std::mem::take(&mut state.variables));
+        self.kept = Kept::Known(Box::new(Known { state, variables }));
         self.view().show_tied(false);
         self.link.mirror.settled();
     }
@@ -144,7 +172,7 @@ impl Session {
         let mirror = &self.link.mirror;
         let insert_id = match &self.kept {
             Kept::AsLoggedIn => 0,
-            Kept::Known(state) => state.facts.insert_id,
+            Kept::Known(known) => known.state.facts.insert_id,
             Kept::Pinned(pins) => return Err(PinReason::words_of(*pins).join(", ")),
             Kept::Unknown => return Err("its state is not known".to_owned()),
         };
@@ -168,7 +196,7 @@ impl Session {
         let database = mirror.database().ok_or("its default database is not known")?;
         let mut state = match &self.kept {
             Kept::AsLoggedIn => State::of(&fresh.facts, &fresh.variables),
-            Kept::Known(state) => (**state).clone(),
+            Kept::Known(known) => known.state(),
             Kept::Pinned(_) | Kept::Unknown => return Err("its state is not known".to_owned()),
         };
         let since = mirror.since();

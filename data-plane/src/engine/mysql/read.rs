@@ -390,6 +390,12 @@ impl State {
         if self.listed.is_empty() { None } else { ask() }
     }
 
+    /// What was asked further for this state, of a client with this character set.
+    pub(crate) fn further_question_again(&self, client: &[u8]) -> Option<Vec<u8>> {
+        let listed = user_variable::listed_again(&self.user_variables);
+        if listed.is_empty() { None } else { user_variable::values(self.facts.dialect, &listed, client) }
+    }
+
     /// Reads the answer to it.
     pub(crate) fn read_further(&mut self, said: &Said) -> Result<(), Unreadable> {
         let what = "values of user variables";

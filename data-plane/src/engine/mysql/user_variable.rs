@@ -136,6 +136,11 @@ pub(super) fn values(dialect: Dialect, all: &[Listed], client: &[u8]) -> Option<
     dialect.in_any_client(&sql, client).map(|sql| super::query(&sql))
 }
 
+/// As they were listed.
+pub(super) fn listed_again(all: &[UserVariable]) -> Vec<Listed> {
+    all.iter().map(|one| one.listed.clone()).collect()
+}
+
 /// Reads their values.
 pub(super) fn read(
     dialect: Dialect,

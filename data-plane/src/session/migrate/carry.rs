@@ -105,7 +105,13 @@ impl Session {
             return Ok(Err(Outcome::Failed("the CN does not tell its variables".into())));
         };
         let connection_id = self.view().facts.borrow().cn_connection_id;
-        let said = self.say(&read::questions(&catalog, connection_id)).await?;
+        // The values of its user variables take a second question, once their names are known: most often they are those of
+        // the last time, and the question is asked ahead.
+        let ahead = self.kept.further_question();
+        let mut questions = read::questions(&catalog, connection_id);
+        questions.extend(ahead.clone());
+        let mut said = self.say(&questions).await?;
+        let answer_ahead = ahead.is_some().then(|| said.pop()).flatten();
         let mut state = match read::read(&catalog, &said) {
             Ok(state) => state,
             Err(unreadable) => {
@@ -119,8 +125,11 @@ impl Session {
             (state.found_rows, state.warnings) = (found_rows, warnings);
         }
         if let Some(question) = state.further_question() {
-            let said = self.say(&[question]).await?;
-            if let Err(unreadable) = said.first().map_or(Ok(()), |said| state.read_further(said)) {
+            let said = match answer_ahead.filter(|_| ahead.as_ref() == Some(&question)) {
+                Some(said) => Some(said),
+                None => self.say(&[question]).await?.into_iter().next(),
+            };
+            if let Err(unreadable) = said.as_ref().map_or(Ok(()), |said| state.read_further(said)) {
                 self.say(&read::put_back(dialect, state.found_rows, 0, selected)).await?;
                 return Ok(Err(Outcome::Failed(unreadable.to_string())));
             }

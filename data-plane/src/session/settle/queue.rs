@@ -3,7 +3,7 @@
 //!
 //! Must not know: what settling is.
 
-use crate::engine::mysql::read::Variables;
+use super::sets::Sets;
 use crate::plane::Plane;
 use crate::session::inbox::Order;
 use crate::sessions::{State, View};
@@ -26,9 +26,6 @@ const PACE: Duration = Duration::from_millis(10);
 /// Sessions of one CN that a data plane settles in a second, all its workers together, and how many at once.
 const RATE: f64 = 200.0;
 const BURST: f64 = 32.0;
-
-/// Sets of variables that are looked through for one that is the same.
-const MOST_SETS: usize = 256;
 
 /// One that waits.
 #[derive(Debug)]
@@ -71,7 +68,8 @@ pub(crate) struct Settling {
     /// There may be code on the CNs that touches state unseen.
     code: Cell<bool>,
     allowances: RefCell<HashMap<String, Allowance>>,
-    sets: RefCell<Vec<Weak<Variables>>>,
+    /// What is known of those that were settled.
+    pub(super) sets: Sets,
 }
 
 impl Settling {
@@ -94,19 +92,6 @@ impl Settling {
     /// Whether there may be code on the CNs that touches state unseen, as was known a moment ago.
     pub(crate) const fn code_may_be(&self) -> bool {
         self.code.get()
-    }
-
-    /// `variables`, shared with the sessions that have the same.
-    pub(crate) fn shared(&self, variables: &Rc<Variables>) -> Rc<Variables> {
-        let mut sets = self.sets.borrow_mut();
-        sets.retain(|set| set.strong_count() > 0);
-        if let Some(same) = sets.iter().filter_map(Weak::upgrade).find(|set| set == variables) {
-            return same;
-        }
-        if sets.len() < MOST_SETS {
-            sets.push(Rc::downgrade(variables));
-        }
-        Rc::clone(variables)
     }
 
     /// Looks at all that wait: tells those whose time it is, and gives when the next one's is.
@@ -242,17 +227,5 @@ mod tests {
         sessions.truncate(1);
         assert!(settling.look(now + BUSY * 2, 10.0).is_none());
         assert_eq!(told(&sessions), 1);
-    }
-
-    #[test]
-    fn sessions_with_the_same_variables_share_them() {
-        let settling = Settling::default();
-        let set = |value: &[u8]| Rc::new(Variables::from([("a".into(), Some(value.to_vec()))]));
-        let one = settling.shared(&set(b"1"));
-        assert!(Rc::ptr_eq(&one, &settling.shared(&set(b"1"))));
-        assert!(!Rc::ptr_eq(&one, &settling.shared(&set(b"2"))));
-        drop(one);
-        let _ = settling.shared(&set(b"3"));
-        assert!(settling.sets.borrow().len() <= 2, "what nobody has is forgotten");
     }
 }

@@ -3,6 +3,7 @@
 use crate::stand::{app, is_in_state, login};
 use crate::{Two, failed_over, settled};
 use anyhow::{Result, ensure};
+use shunt_harness::packet::split;
 use shunt_harness::{Raw, Shunt, command};
 
 const ROLLED_BACK: (u16, &str) = (1213, "40001");
@@ -100,6 +101,32 @@ async fn what_is_under_way_is_told_what_is_certain() -> Result<()> {
     }
     failed_over(&shunt, "lost", 0.0).await;
     Ok(())
+}
+
+/// Each of several commands that were sent at once gets an answer: one too few, and its client waits for ever.
+#[tokio::test]
+async fn everything_that_is_under_way_is_answered() -> Result<()> {
+    let mut two = Two::start().await?;
+    let shunt = two.shunt(|setup| setup).await?;
+    let mut s = session(&shunt).await?;
+    let commands = [
+        command::query("INSERT INTO t (v) VALUES (7)"),
+        vec![command::com::PING],
+        command::query("SELECT 1; SELECT 2"),
+    ];
+    let cn = two.of(&shunt, &s).await?;
+    cn.freeze().await?;
+    let all = commands.iter().flat_map(|payload| split(payload, 0)).flat_map(|packet| packet.bytes());
+    s.send_bytes(&all.collect::<Vec<u8>>()).await?;
+    is_in_state(&shunt, &s, "active").await;
+    two.of(&shunt, &s).await?.kill()?;
+    for command in &commands {
+        let err = s.receive_for(command[0]).await?.err().expect("an ERR");
+        assert_eq!((err.code, err.sqlstate.as_str()), UNKNOWN, "{err}");
+    }
+    lives(&mut s).await?;
+    failed_over(&shunt, "unknown", 1.0).await;
+    s.quit().await
 }
 
 /// Another CN answers these as well.
