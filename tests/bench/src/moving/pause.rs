@@ -8,13 +8,16 @@ use crate::rounds::Plan;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use shunt_harness::Raw;
+use shunt_proto::pb;
+use shunt_proto::pb::session_service_client::SessionServiceClient;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tonic::transport::Channel;
 
-const COMMAND: &str = "shuntctl session move ID";
+const COMMAND: &str = "shunt.v1.SessionService/MoveSession";
 
 /// What an application's sessions have.
 const FURNISHED: [&str; 2] =
@@ -23,6 +26,8 @@ const FURNISHED: [&str; 2] =
 /// A client that asks one thing after the other.
 struct Busy {
     id: u32,
+    /// Orders come by a connection that is there: to start a program for each takes the cores for longer than a move.
+    orders: SessionServiceClient<Channel>,
     seen: Arc<Seen>,
     running: JoinHandle<Result<()>>,
 }
@@ -37,7 +42,8 @@ struct Seen {
 }
 
 impl Busy {
-    fn start(mut session: Raw, statement: &'static str) -> Self {
+    async fn start(fleet: &Fleet, mut session: Raw, statement: &'static str) -> Result<Self> {
+        let channel = Channel::from_shared(format!("http://{}", fleet.shunt.api()))?.connect().await?;
         let seen = Arc::new(Seen::default());
         let (id, all) = (session.connection_id(), Arc::clone(&seen));
         let running = tokio::spawn(async move {
@@ -50,30 +56,34 @@ impl Busy {
             }
             session.quit().await
         });
-        Self { id, seen, running }
+        Ok(Self { id, orders: SessionServiceClient::new(channel), seen, running })
     }
 
     /// The longest that the client waits while nothing moves, in milliseconds: what the machine does to it.
-    async fn stays(&self, fleet: &Fleet) -> Result<f64> {
+    async fn stays(&self) -> Result<f64> {
         self.seen.longest.store(0, Ordering::Relaxed);
-        fleet.shunt.ctl(&["session", "get", &self.id.to_string()]).await?;
+        // As long as a move takes, about.
+        for _ in 0..8 {
+            self.orders.clone().get_session(pb::GetSessionRequest { id: self.id }).await?;
+        }
         Ok(self.seen.longest.load(Ordering::Relaxed) as f64 / 1e6)
     }
 
     /// Orders a move: the pause that Shunt tells of, and the longest that the client waited meanwhile, in milliseconds.
-    async fn moves(&self, fleet: &Fleet) -> Result<(f64, f64)> {
+    async fn moves(&self) -> Result<(f64, f64)> {
         self.seen.longest.store(0, Ordering::Relaxed);
-        let told = fleet.shunt.ctl(&["session", "move", &self.id.to_string()]).await?;
-        ensure!(told["outcome"] == "moved", "{told}");
+        let order = pb::MoveSessionRequest { id: self.id, to: String::new() };
+        let told = self.orders.clone().move_session(order).await?.into_inner();
+        ensure!(told.outcome() == pb::moved::Outcome::Moved, "{told:?}");
         // What it waited for is answered by then.
         let answers = self.seen.answers.load(Ordering::Relaxed);
         while self.seen.answers.load(Ordering::Relaxed) < answers + 2 {
             ensure!(!self.running.is_finished(), "the session did not last");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let pause = told["pause"].as_str().and_then(|pause| pause.trim_end_matches('s').parse::<f64>().ok());
+        let pause = told.pause.and_then(|pause| Duration::try_from(pause).ok()).context("no pause")?;
         let longest = self.seen.longest.load(Ordering::Relaxed) as f64 / 1e6;
-        Ok((pause.with_context(|| told.to_string())? * 1000.0, longest))
+        Ok((pause.as_secs_f64() * 1000.0, longest))
     }
 
     async fn stop(self) -> Result<()> {
@@ -98,15 +108,15 @@ async fn pauses(fleet: &Fleet, furnish: &[&str], statement: &'static str, moves:
     for sql in furnish {
         session.run(sql).await?;
     }
-    let busy = Busy::start(session, statement);
+    let busy = Busy::start(fleet, session, statement).await?;
     // Each CN has met it then.
     for _ in 0..4 {
-        busy.moves(fleet).await?;
+        busy.moves().await?;
     }
     let mut all = Pauses::default();
     for _ in 0..moves {
-        all.still.push(busy.stays(fleet).await?);
-        let (pause, longest) = busy.moves(fleet).await?;
+        all.still.push(busy.stays().await?);
+        let (pause, longest) = busy.moves().await?;
         all.told.push(pause);
         all.seen.push(longest);
     }
