@@ -19,6 +19,8 @@ mod owed;
 mod puppet;
 #[path = "failover/quorum.rs"]
 mod quorum;
+#[path = "failover/rows.rs"]
+mod rows;
 #[path = "failover/silent.rs"]
 mod silent;
 mod stand;
