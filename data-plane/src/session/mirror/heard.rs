@@ -51,10 +51,9 @@ impl Requested for Mirror {
             command::STMT_SEND_LONG_DATA => self.set_long_data(command.statement(), true),
             command::STMT_EXECUTE | command::STMT_BULK_EXECUTE | command::STMT_RESET => {
                 let id = command.statement();
-                if command.code != command::STMT_RESET {
-                    self.executes(command);
-                    // The CN would read it by other types: it is told of none that it knows.
-                    on_cn = if self.statements.lacks_types(id) { Some(UNKNOWN) } else { on_cn };
+                if command.code != command::STMT_RESET && !self.executes(command) {
+                    // It is told of none that it knows.
+                    on_cn = Some(UNKNOWN);
                 }
                 self.set_long_data(id, false);
                 let hints = self.statements.hints(id);

@@ -43,8 +43,8 @@ impl Mirror {
         preparing
     }
 
-    /// An execute goes to the CN.
-    pub(super) fn executes(&mut self, command: Command<'_>) {
+    /// An execute goes to the CN. False where the CN would read what it binds by other types than its client's.
+    pub(super) fn executes(&mut self, command: Command<'_>) -> bool {
         let id = command.statement();
         if id == LAST_PREPARED
             && let Some(preparing) = self.preparing.back_mut()
@@ -52,9 +52,9 @@ impl Mirror {
             // Its parameters are not known yet. A bulk is told apart by them only, too.
             preparing.unsure |= command.code == command::STMT_BULK_EXECUTE;
             preparing.executed = Some(command.body[..command.body.len().min(MOST_EXECUTED)].to_vec());
-            return;
+            return true;
         }
-        self.statements.bind(id, command.body, command.code == command::STMT_BULK_EXECUTE);
+        self.statements.bind(id, command.body, command.code == command::STMT_BULK_EXECUTE)
     }
 
     pub(super) fn set_long_data(&mut self, id: u32, sent: bool) {

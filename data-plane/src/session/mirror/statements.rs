@@ -283,22 +283,19 @@ impl Statements {
         if params == 0 { 0 } else { 1 + 9 + params.div_ceil(8) + 1 + 2 * params }
     }
 
-    /// Takes in what an execute of `id` binds.
-    pub(super) fn bind(&mut self, id: u32, body: &[u8], bulk: bool) {
+    /// Takes in what an execute of `id` binds. False where that cannot be read: it brings no types, and those of before are
+    /// gone.
+    pub(super) fn bind(&mut self, id: u32, body: &[u8], bulk: bool) -> bool {
         let serial = self.serial.wrapping_add(1);
-        let Some(statement) = self.get_mut(id) else { return };
-        let Some(types) = bound(body, statement.params, bulk) else { return };
+        let Some(statement) = self.get_mut(id) else { return true };
+        let Some(types) = bound(body, statement.params, bulk) else { return !statement.lacks_types };
         statement.lacks_types = false;
         if statement.types.as_deref() != Some(types) {
             statement.types = Some(types.into());
             statement.serial = serial;
             self.serial = serial;
         }
-    }
-
-    /// Whether what an execute of `id` binds cannot be read: it brings no types, and those of before are gone.
-    pub(super) fn lacks_types(&self, id: u32) -> bool {
-        self.get(id).is_some_and(|statement| statement.lacks_types)
+        true
     }
 
     /// An execute of `id` goes to no CN: with it, types that later ones go by, which then would be read by others.
