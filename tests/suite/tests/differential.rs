@@ -257,7 +257,7 @@ async fn a_session_that_outlives_its_cn_between_any_two_commands_does_not_differ
         let cn = cn(trackers).await?;
         cn.run(&["INSTALL SONAME 'metadata_lock_info'"]).await?;
         let mut shunt = rehearsal("mortal", &cn, io).await?;
-        let seeds = seeds(1200).into_iter().filter(|seed| number("SEED").is_some() || seed / 4 % 2 == half);
+        let seeds = seeds(800).into_iter().filter(|seed| number("SEED").is_some() || seed / 4 % 2 == half);
         let comparison = Comparison::new(&cn, shunt.address(), patience()).await?.with_moves();
         let compared = comparison.must_agree(seeds.collect()).await;
         let counts = counts(&mut shunt, "shunt_data_failovers").await?;
