@@ -9,7 +9,7 @@ mod stand;
 
 use anyhow::{Context as _, Result, ensure};
 use cn::{Cn, Stage};
-use conversation::{CLOSES, PREPARES, answered, bytes, groups};
+use conversation::{CLOSES, Kind, PREPARES, answered, bytes, groups};
 use shunt_harness::mariadb::Options;
 use shunt_harness::{Group, Login, MariaDb, Raw, Shunt, patience};
 use shunt_proto::pb;
@@ -116,7 +116,12 @@ impl Lane {
             At::Answered(_) | At::Never => true,
         };
         let has_statement = n > PREPARES && n <= CLOSES && !(n == CLOSES && closes);
-        let before = self.stage.begin(has_statement, n == CLOSES, may);
+        let says = match n {
+            PREPARES => Some(Kind::Prepare),
+            CLOSES => Some(Kind::Close),
+            _ => None,
+        };
+        let before = self.stage.begin(has_statement, says, may);
         ensure!(before.is_empty(), "asked behind the last answer: {before:?}");
         let sends = bytes(group);
         let first = if let At::Sent(first) = at { first } else { sends.len() };

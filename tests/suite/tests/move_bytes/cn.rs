@@ -25,8 +25,8 @@ const LAST_QUESTION: &str = "SELECT @@sql_big_selects";
 struct Note {
     /// Its client has a statement prepared.
     has_statement: bool,
-    /// Its client closes it now.
-    closes: bool,
+    /// What of a statement's life its client says now: Shunt may say the rest, for itself.
+    says: Option<Kind>,
     /// What the client asked, of either CN.
     asked: Vec<Vec<u8>>,
 }
@@ -57,12 +57,13 @@ impl Stage {
         self.note.lock()
     }
 
-    /// More is asked; the client has a statement prepared, or has not, or closes it. Gives what it asked before.
-    pub(crate) fn begin(&self, has_statement: bool, closes: bool, may: usize) -> Vec<Vec<u8>> {
+    /// More is asked; the client has a statement prepared, or has not, and prepares it or closes it. Gives what it asked
+    /// before.
+    pub(crate) fn begin(&self, has_statement: bool, says: Option<Kind>, may: usize) -> Vec<Vec<u8>> {
         self.said.send_replace((0, 0));
         self.may.send_replace(may);
         let mut note = self.note();
-        (note.has_statement, note.closes) = (has_statement, closes);
+        (note.has_statement, note.says) = (has_statement, says);
         std::mem::take(&mut note.asked)
     }
 
@@ -78,9 +79,8 @@ impl Stage {
         let is_clients = match kind(payload) {
             Kind::Own => true,
             // Shunt prepares it again, and closes it, on a new CN: later than its client does.
-            Kind::Prepare => !note.has_statement && is_new(&note.asked),
-            // And closes one that was prepared ahead of the move and is bound to something else since.
-            Kind::Close => note.closes && is_new(&note.asked),
+            // And closes one that was prepared ahead of the move and is bound to something else since, or gone.
+            said @ (Kind::Prepare | Kind::Close) => note.says == Some(said) && is_new(&note.asked),
             Kind::Other => false,
         };
         if is_clients {
