@@ -370,10 +370,6 @@ def moves():
     return int(metric("shunt_data_moves_total").get('shunt_data_moves_total{outcome="moved"}', 0))
 
 
-def settled():
-    return int(metric("shunt_data_settled_total").get('shunt_data_settled_total{outcome="known"}', 0))
-
-
 def at_most(histogram, quantile):
     """Within which bound of its histogram that part of the times lies, in milliseconds."""
     counts = [
@@ -462,10 +458,11 @@ class Told(collections.Counter):
         self.lost = []
 
 
-def transfer_money(client, told, done, over):
+def transfer_money(client, told, done, go, over):
     """Again where nothing took effect, never where nobody knows."""
     try:
         connection = connect("acme:app?workload=tp")
+        go.wait(60)
         while not over.is_set():
             try:
                 query(connection, "BEGIN")
@@ -488,20 +485,24 @@ def _():
     setup = connect("app")
     query(setup, "CREATE OR REPLACE TABLE money (id INT PRIMARY KEY, balance INT)")
     query(setup, "INSERT INTO money SELECT seq, 100 FROM seq_0_to_11")
-    # From here on only the clients have something to be asked about.
     setup.close()
-    told, done, over = Told(), [0] * 12, threading.Event()
-    idle, asked = [connection for connection in held if connection.open], settled()
-    threads = [threading.Thread(target=transfer_money, args=(n, told, done, over)) for n in range(12)]
+    told, done, go, over = Told(), [0] * 12, threading.Event(), threading.Event()
+    idle = [connection for connection in held if connection.open]
+    threads = [threading.Thread(target=transfer_money, args=(n, told, done, go, over)) for n in range(12)]
     for thread in threads:
         thread.start()
     try:
-        # Each set its character set at its login, which its CN was asked for since.
-        until(lambda: (min(done) > 3 and settled() >= asked + len(threads), done), 20)
+        # Each set its character set at its login, which its CN is asked for while it rests.
+        until(lambda: (
+            len(sessions := shuntctl("session", "list")["sessions"]) == len(idle) + len(threads)
+            and all(session["settled"] for session in sessions), ""), 20)
+        go.set()
+        until(lambda: (min(done) > 3, done), 20)
         before = list(done)
         cluster("kill-node", "2")
         good, _ = until(lambda: (all(n > b + 3 for n, b in zip(done, before)), done), 30)
     finally:
+        go.set()
         over.set()
         for thread in threads:
             thread.join()
