@@ -111,7 +111,7 @@ impl Session {
         };
         self.link.mirror.reset();
         // What the CN said of it was before.
-        self.kept = settle::Kept::Unknown;
+        self.now_keep(settle::Kept::Unknown);
         let ask = if self.tracks_itself { TRACK_AND_ASK } else { ASK };
         // A session whose password expired may not ask.
         if !self.ask_for_parse(ask).await? && self.tracks_itself {
@@ -257,8 +257,7 @@ impl Session {
         self.password = admitted.password;
         *self.login = welcome::Kept::of(asked);
         // It is what this login made it.
-        self.kept = settle::Kept::AsLoggedIn;
-        self.view().show_tied(false);
+        self.now_keep(settle::Kept::AsLoggedIn);
         // What was prepared for it elsewhere is another user's.
         self.give_up_move("the user changed");
         self.tracks_itself = admitted.tracks_itself;

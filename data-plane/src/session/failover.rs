@@ -142,6 +142,15 @@ impl Session {
 
     /// Whether enough is known of the session to rebuild it. `Err`: why not.
     pub(super) async fn can_be_rebuilt(&self) -> Result<(), String> {
+        // What is said without asking the CNs comes first.
+        self.is_rebuildable(false)?;
+        // Of the code of a rehearsal it is known that it touches nothing unseen.
+        let may_hide = self.link.mirror.since().ran() && !self.plane().config.mortal;
+        self.is_rebuildable(may_hide && self.plane().code.is_there().await)
+    }
+
+    /// The same, where there is stored code on the CNs that may touch sessions unseen (`code`), or there is none.
+    pub(super) fn is_rebuildable(&self, code: bool) -> Result<(), String> {
         let mirror = &self.link.mirror;
         if self.password.is_none() {
             return Err(PinReason::CredentialsUnknown.words().to_owned());
@@ -151,10 +160,7 @@ impl Session {
             return Err(PinReason::words_of(pins).join(", "));
         }
         self.is_known()?;
-        let since = mirror.since();
-        // Of the code of a rehearsal it is known that it touches nothing unseen.
-        let code = since.ran() && !self.plane().config.mortal && self.plane().code.is_there().await;
-        since.harmless(code, mirror.may_be_in_transaction()).map_err(str::to_owned)
+        mirror.since().harmless(code, mirror.may_be_in_transaction()).map_err(str::to_owned)
     }
 
     /// Rebuilds the session on a CN that it may use, and waits for one if need be. Gives what was under way before.

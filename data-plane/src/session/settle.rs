@@ -109,8 +109,7 @@ impl Session {
         if pins != 0 {
             // To ask would tell nothing, and begins the tracker of transactions anew: it forgets locked tables, and is silent
             // then when they are unlocked.
-            self.kept = Kept::Pinned(pins);
-            self.view().show_tied(true);
+            self.now_keep(Kept::Pinned(pins));
             self.link.settle_was_tried();
             return Ok(());
         }
@@ -141,29 +140,33 @@ impl Session {
                 known
             }
             Err(Outcome::Pinned(pins)) => {
-                self.kept = Kept::Pinned(pins);
+                self.now_keep(Kept::Pinned(pins));
                 self.link.mirror.settled();
                 pinned
             }
             // It has warnings, which stay; or the CN would not say.
             Err(Outcome::Failed(why)) => {
                 tracing::debug!(id = self.view().id, why, "settle");
-                self.kept = Kept::Unknown;
+                self.now_keep(Kept::Unknown);
                 failed
             }
             Err(Outcome::Moved(_) | Outcome::Gone) => failed,
         };
-        self.view().show_tied(outcome != known);
         self.plane().metrics.settled(outcome);
         self.link.settle_was_tried();
         Ok(())
     }
 
+    /// What is known of the session from now on, which shows in it.
+    pub(super) fn now_keep(&mut self, kept: Kept) {
+        self.view().show_tied(matches!(kept, Kept::Pinned(_) | Kept::Unknown));
+        self.kept = kept;
+    }
+
     /// This is what the session is.
     pub(super) fn keep(&mut self, mut state: State) {
         let variables = self.worker.settling.sets.share(std::mem::take(&mut state.variables));
-        self.kept = Kept::Known(Box::new(Known { state, variables }));
-        self.view().show_tied(false);
+        self.now_keep(Kept::Known(Box::new(Known { state, variables })));
         self.link.mirror.settled();
     }
 

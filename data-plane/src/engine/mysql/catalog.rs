@@ -27,6 +27,8 @@ pub(crate) enum Kind {
 pub(crate) struct Variable {
     pub(crate) name: Box<str>,
     pub(crate) kind: Kind,
+    /// It is not simply asked for by its name and put back by its value.
+    is_apart: bool,
 }
 
 /// A collation of a CN.
@@ -91,7 +93,7 @@ impl Catalog {
 
     /// Those that are asked for together, and put back each by its value.
     pub(super) fn plain(&self) -> impl Iterator<Item = &Variable> {
-        self.variables.iter().filter(|variable| !self.dialect.is_apart(&variable.name))
+        self.variables.iter().filter(|variable| !variable.is_apart)
     }
 }
 
@@ -106,7 +108,7 @@ fn read_variables(dialect: Dialect, rows: &[Vec<Column>]) -> Option<Vec<Variable
             && !name.is_empty()
             && let Some(kind) = dialect.kind(&name, of)
         {
-            variables.push(Variable { name: name.into(), kind });
+            variables.push(Variable { is_apart: dialect.is_apart(&name), name: name.into(), kind });
         }
     }
     variables.sort_by(|a, b| a.name.cmp(&b.name));

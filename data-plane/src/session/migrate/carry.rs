@@ -298,12 +298,9 @@ impl Session {
 
     /// Whether it could go on elsewhere, as far as is known without asking anybody.
     fn may_leave(&self) -> bool {
-        let (mirror, plane) = (&self.link.mirror, self.plane());
+        let plane = self.plane();
         plane.routing.has_other(&self.login.request, &self.cn)
-            && self.password.is_some()
-            && mirror.certain_pins() & !PinReason::Transaction.bit() == 0
-            && self.is_known().is_ok()
-            && mirror.since().harmless(plane.code.may_be(), mirror.may_be_in_transaction()).is_ok()
+            && self.is_rebuildable(plane.code.may_be()).is_ok()
     }
 }
 
