@@ -126,6 +126,8 @@ struct Session {
     kept: Kept,
     /// It is to be settled when it rests.
     settles: bool,
+    /// Since when it has not been for what its last statements left, if that is so.
+    unsettled_since: Option<Instant>,
 }
 
 impl Session {
@@ -158,6 +160,7 @@ impl Session {
             failed_on: Vec::new(),
             kept: Kept::default(),
             settles: false,
+            unsettled_since: None,
         }
     }
 
@@ -237,6 +240,7 @@ impl Session {
             Event::Rest if self.is_to_move() => self.at_rest().await,
             Event::Arrived if self.is_to_move() => self.arrived().await,
             Event::Rest if self.settles => self.settle_at_rest().await,
+            Event::Arrived if self.settles => self.settle_before_command().await,
             Event::Rest => self.rehearse_at_rest().await,
             Event::Arrived => self.rehearse_a_death().await,
             Event::Begin => self.begins().await,

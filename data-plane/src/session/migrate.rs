@@ -45,6 +45,8 @@ pub(super) struct Moving {
     from: CnId,
     /// Until when it must have found a rest.
     until: Instant,
+    /// Since when it has waited for a rest.
+    ready: Instant,
     pub(super) stage: Stage,
     /// Where it goes, once that is known.
     to: Option<CnId>,
@@ -96,10 +98,12 @@ impl Session {
         self.settles = false;
         self.link.hold(self.hold_of_rehearsal());
         let making = Box::pin(target::make_ready(Rc::clone(&self.worker), luggage));
-        let until = Instant::now() + self.patience();
+        let ready = Instant::now();
+        let until = ready + self.patience();
         let from = self.cn.clone();
         self.view().show_going(Some(order.to.clone()));
-        self.moving = Some(Box::new(Moving { order, from, until, stage: Stage::Making(making), to: None }));
+        let stage = Stage::Making(making);
+        self.moving = Some(Box::new(Moving { order, from, until, ready, stage, to: None }));
     }
 
     /// What it goes elsewhere with: not to `from`, or to `to`. `None`: it cannot log in anywhere.
@@ -161,7 +165,8 @@ impl Session {
         match made {
             Ok(target) => {
                 moving.to = Some(target.placed.cn.name().clone());
-                moving.until = Instant::now() + patience;
+                moving.ready = Instant::now();
+                moving.until = moving.ready + patience;
                 moving.stage = Stage::Ready(target, None);
                 self.link.hold(Hold::Rest { passed: true });
             }
@@ -202,9 +207,7 @@ impl Session {
 
     /// The next command of a session that rests is there.
     pub(super) async fn arrived(&mut self) -> Result<(), CloseReason> {
-        let mirror = &self.link.mirror;
-        let is_late = mirror.left().is_late() && self.link.is_shown_changes();
-        if !is_late && self.link.held_command().is_some_and(|command| mirror.is_overwritten_by(command)) {
+        if self.moving.as_deref().is_some_and(|moving| self.lets_ask(moving.ready)) {
             return self.go(Instant::now()).await;
         }
         if let Some(Moving { stage: Stage::Ready(_, until), .. }) = self.moving.as_deref_mut() {
@@ -212,6 +215,19 @@ impl Session {
         }
         self.link.let_pass();
         Ok(())
+    }
+
+    /// Whether the command that is held back loses nothing by a question in front of it: it would take away what the last
+    /// statement left, or it does not read that, and the question has waited since `wanted` for longer than such is kept.
+    pub(super) fn lets_ask(&self, wanted: Instant) -> bool {
+        let mirror = &self.link.mirror;
+        let Some(command) = self.link.held_command() else { return false };
+        let is_late = mirror.left().is_late() && self.link.is_shown_changes();
+        if !is_late && mirror.is_overwritten_by(command) {
+            return true;
+        }
+        wanted + self.plane().routing.policy().last_result_grace <= Instant::now()
+            && !mirror.is_read_by(command)
     }
 
     /// It waited long enough: for what its last statement left, or for a rest.

@@ -277,6 +277,12 @@ impl Mirror {
         seen && self.hints_of(command).is_some_and(|hints| self.left.is_overwritten_by(hints))
     }
 
+    /// Whether a command that begins so may read of what the last statement left.
+    pub(crate) fn is_read_by(&self, command: Command<'_>) -> bool {
+        let seen = command.code != command::QUERY || command.whole;
+        !seen || self.hints_of(command).is_some_and(|hints| hints.has(Hints::READS_LAST))
+    }
+
     /// Whether the CN counted of the session what was seen of it from here, and so nothing happened unseen.
     pub(crate) fn agrees(&self, counted: Counted) -> bool {
         !self.uncounted && (counted == self.counted || Some(counted) == self.counted_anew)

@@ -9,6 +9,8 @@ use super::failover::verdict::How;
 use super::inbox::MoveOrder;
 use super::migrate::{Moving, Stage};
 use super::relay::hold::Hold;
+use super::settle;
+use tokio::time::Instant;
 
 impl Session {
     /// A session of a rehearsal rests.
@@ -63,7 +65,7 @@ impl Session {
                 command.body.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"SELECT"))
             });
             if since.is_to_ask(false) || !selects || self.is_known().is_err() {
-                self.settle_now().await?;
+                self.settle_now(Instant::now() + settle::FOR_GOOD).await?;
             }
             if self.can_be_rebuilt().await.is_ok() {
                 self.outlive(How::Died).await?;

@@ -68,8 +68,8 @@ impl Kept {
 /// How long a CN is not asked that may not answer.
 const AVOIDED: Duration = Duration::from_secs(1);
 
-/// Longer than any session lives: warnings are never asked away.
-const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Longer than any session lives: while a client rests, its warnings are never asked away.
+pub(super) const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Session {
     /// It is time to settle this session, if it rests; one that never rests for long does so at its next rest.
@@ -118,22 +118,42 @@ impl Session {
         let only_insert_id = !self.link.mirror.since().is_unsettled(self.plane().code.may_be());
         let is_late = left.is_late() && self.link.is_shown_changes();
         let kept_until = view.idle_since() + self.plane().routing.policy().last_result_grace;
-        let is_precious = left.is_precious() && (only_insert_id || Instant::now() < kept_until);
+        let now = Instant::now();
+        let is_precious = left.is_precious() && (only_insert_id || now < kept_until);
         if is_precious || is_late || left.has_warnings() {
             self.link.settle_was_tried();
             if !only_insert_id && !left.has_warnings() {
                 self.worker.settling.add(view, Some(kept_until));
             }
+            let grace = self.plane().routing.policy().last_result_grace;
+            if *self.unsettled_since.get_or_insert(now) + grace <= now && !only_insert_id {
+                // Its client may never rest for so long: its next command tells whether it reads any of it.
+                self.settles = true;
+                self.link.hold(Hold::Command);
+            }
             return Ok(());
         }
-        self.settle_now().await
+        self.settle_now(now + FOR_GOOD).await
     }
 
-    /// Asks the CN what the session is, which rests.
-    pub(super) async fn settle_now(&mut self) -> Result<(), CloseReason> {
+    /// The next command of a session is there that was not settled in time for what its last statement left.
+    pub(super) async fn settle_before_command(&mut self) -> Result<(), CloseReason> {
+        self.settles = false;
+        self.link.hold(Hold::No);
+        let lets_ask = self.unsettled_since.is_some_and(|since| self.lets_ask(since));
+        if lets_ask && self.link.safe_point().is_some() {
+            self.settle_now(Instant::now()).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Asks the CN what the session is, which rests. Warnings are not asked away before `kept_until`.
+    pub(super) async fn settle_now(&mut self, kept_until: Instant) -> Result<(), CloseReason> {
+        self.unsettled_since = None;
         let selected = self.link.mirror.left().selected();
         let [known, pinned, failed] = Kept::WORDS;
-        let outcome = match self.export(Instant::now() + FOR_GOOD).await? {
+        let outcome = match self.export(kept_until).await? {
             Ok(state) => {
                 self.say(&read::put_back(self.dialect(), state.found_rows, 0, selected)).await?;
                 self.keep(state);
@@ -167,6 +187,7 @@ impl Session {
     pub(super) fn keep(&mut self, mut state: State) {
         let variables = self.worker.settling.sets.share(std::mem::take(&mut state.variables));
         self.now_keep(Kept::Known(Box::new(Known { state, variables })));
+        self.unsettled_since = None;
         self.link.mirror.settled();
     }
 

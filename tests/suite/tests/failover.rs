@@ -3,6 +3,8 @@
 //! Two servers with the same accounts and tables stand for CNs that share their storage, where no row matters that one
 //! of them wrote.
 
+#[path = "failover/busy.rs"]
+mod busy;
 #[path = "failover/crowd.rs"]
 mod crowd;
 #[path = "failover/farewell.rs"]

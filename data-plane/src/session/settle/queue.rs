@@ -120,15 +120,14 @@ impl Settling {
     /// When to look at it again; `None`: it is told now.
     fn due(&self, view: &View, one: &mut Waiting, now: Instant, rate: f64) -> Option<Instant> {
         let rested = view.idle_since() + self.after.get();
+        let is_busy = now.duration_since(one.since) >= BUSY;
         match view.state() {
-            State::Idle if rested > now => return Some(rested),
-            State::Idle => {}
+            // One that is met at a rest each time may be as busy as any.
+            State::Idle if rested > now && !is_busy => return Some(rested),
             State::Moving | State::Login => return Some(now + AGAIN),
-            State::Active | State::Transaction if now.duration_since(one.since) < BUSY => {
-                return Some(now + AGAIN);
-            }
+            State::Active | State::Transaction if !is_busy => return Some(now + AGAIN),
             // It will be when it comes to rest.
-            State::Active | State::Transaction => {}
+            State::Idle | State::Active | State::Transaction => {}
         }
         if one.has_turn {
             return None;
@@ -214,6 +213,21 @@ mod tests {
         assert_eq!(told(&sessions), BURST as usize + 10);
         assert!(settling.look(now + Duration::from_secs(10), 10.0).is_none());
         assert_eq!(told(&sessions), 100);
+    }
+
+    #[test]
+    fn one_that_is_met_at_a_short_rest_each_time_is_told_like_one_that_works() {
+        let settling = Settling::default();
+        settling.after.set(Duration::from_secs(60));
+        let sessions = resting(1, &settling);
+        let now = Instant::now() + settling.after.get();
+        for n in 1..100 {
+            sessions[0].view.show(State::Idle, 0, n);
+            if settling.look(now, 10.0).is_none() {
+                break;
+            }
+        }
+        assert_eq!(told(&sessions), 1);
     }
 
     #[test]
