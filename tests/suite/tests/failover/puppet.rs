@@ -170,7 +170,10 @@ async fn serve(
         notes.lock().logging_in -= 1;
         shunt.write_all(&first?.bytes()).await?;
     }
-    deeds.mark_unchanged();
+    // What was said before is not for this one; but the CN may have died while it logged in.
+    if *deeds.borrow_and_update() == Deed::Die {
+        return Ok(());
+    }
     let (from_shunt, mut to_shunt) = shunt.split();
     let (from_cn, to_cn) = cn.split();
     let left = Mutex::new(usize::MAX);
