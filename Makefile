@@ -27,7 +27,8 @@ test: ## everything, real servers and clients included; installs what is missing
 	@deploy/local/install.sh build servers clients tools
 	@$(MAKE) --no-print-directory test-rust test-readme test-clients
 
-# A test that skips for want of a server or a tool fails.
+# A test that skips for want of a server or a tool fails. Most wait for servers more than they work.
+test-rust: export RUST_TEST_THREADS ?= 4
 test-rust:
 	cargo build --locked --workspace
 	PATH="$(CURDIR)/.shunt/bin:$$PATH" SHUNT_TEST_REQUIRE=1 cargo test --locked --workspace
