@@ -131,7 +131,7 @@ impl Session {
         // A few sessions carry something over 16 MiB, each way; it takes time, and most where it goes by another way each
         // time.
         let one_in = if surface.moves { 65 } else { 16 };
-        if seed / 4 % one_in == 0 {
+        if (seed / 4).is_multiple_of(one_in) {
             generator.big();
         }
         if surface.moves {
