@@ -444,6 +444,19 @@ impl Raw {
         }
     }
 
+    /// Waits until the server closes. Where it has a last word, that is an ERR.
+    ///
+    /// # Errors
+    /// Another packet came, or nothing at all.
+    pub async fn ends(&mut self) -> Result<()> {
+        match self.read_packet().await {
+            Ok(packet) if packet.payload.first() == Some(&0xFF) => self.closed().await,
+            Ok(packet) => bail!("a packet: {:02x?}", packet.payload),
+            Err(error) if format!("{error:#}").contains("nothing for") => bail!("it is not closed"),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Closes the connection with a reset.
     ///
     /// # Errors

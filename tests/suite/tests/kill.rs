@@ -1,6 +1,6 @@
 //! KILL by the ids that Shunt gives its clients: wherever the session is, and only whom the CN would let.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use shunt_harness::fake_cn::{Answer, End, FakeCn};
 use shunt_harness::{
@@ -403,7 +403,7 @@ async fn an_operator_ends_a_statement_or_a_session() -> Result<()> {
         let victim = Sleeper::lie_down(victim.woke().await?, *place).await?;
         shunt.ctl(&["session", "kill", &id]).await?;
         let Sleeper { mut session, .. } = victim;
-        ends(&mut session).await?;
+        session.ends().await?;
         is_unknown(&shunt, &id).await?;
 
         // An idle one, in the middle of a transaction: nothing of it is kept.
@@ -412,7 +412,7 @@ async fn an_operator_ends_a_statement_or_a_session() -> Result<()> {
         let id = session.connection_id().to_string();
         let on_cn = session.value("SELECT CONNECTION_ID()").await?;
         shunt.ctl(&["session", "kill", &id]).await?;
-        ends(&mut session).await?;
+        session.ends().await?;
         let mut root = cns().await?[usize::from(place.1 == "b")].root().await?;
         let count = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id = {on_cn}");
         eventually("the CN has let go of it", async || {
@@ -423,16 +423,6 @@ async fn an_operator_ends_a_statement_or_a_session() -> Result<()> {
         is_unknown(&shunt, &id).await?;
     }
     Ok(())
-}
-
-/// A killed session closes; where its client reads a last word, it is an ERR.
-async fn ends(session: &mut Raw) -> Result<()> {
-    match session.read_packet().await {
-        Ok(packet) if packet.payload.first() == Some(&0xFF) => session.closed().await,
-        Ok(packet) => bail!("a packet: {:02x?}", packet.payload),
-        Err(error) if format!("{error:#}").contains("nothing for") => bail!("it is not closed"),
-        Err(_) => Ok(()),
-    }
 }
 
 async fn is_unknown(shunt: &Shunt, id: &str) -> Result<()> {
@@ -460,7 +450,7 @@ async fn without_the_service_account_a_session_still_kills_on_its_own_cn() -> Re
     let victim = Sleeper::lie_down(session, ("standalone", "a")).await?;
     shunt.ctl(&["session", "kill", &victim.id().to_string()]).await?;
     let Sleeper { mut session, .. } = victim;
-    ends(&mut session).await
+    session.ends().await
 }
 
 /// A CN that was started again gives its ids again: what has the id now, from another port, is somebody else's.
