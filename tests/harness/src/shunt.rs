@@ -3,6 +3,7 @@
 //! What it knows of Shunt is the contract: the programs' names, their configuration, `/readyz` and
 //! `shuntctl -o json`.
 
+use crate::etcd::Etcd;
 use crate::eventually::{patience, within};
 use crate::http;
 use crate::ports::free_port;
@@ -141,6 +142,28 @@ impl Setup {
         Ok(shunt)
     }
 
+    /// Starts so many control planes over one etcd, and so many data planes that know all of them, each its own process.
+    ///
+    /// # Errors
+    /// A program is not built, or did not get ready.
+    pub async fn replicas(mut self, etcd: &Etcd, control_planes: usize, data_planes: usize) -> Result<Shunt> {
+        self = self.set("store.etcd.endpoints", etcd.endpoints()).set("store.etcd.prefix", "/shunt");
+        let mut shunt = Shunt::prepare(self)?;
+        let apis: Vec<SocketAddr> = (0..control_planes).map(|_| loopback()).collect();
+        let endpoints: Vec<String> = apis.iter().map(|api| format!("http://{api}")).collect();
+        shunt.setup = shunt.setup.set("control.endpoints", endpoints);
+        for (n, api) in apis.iter().enumerate() {
+            let name = format!("control-{}", n + 1);
+            shunt.planes.push(Plane::replica(&shunt.folder, &shunt.setup, *api, &name)?);
+        }
+        for n in 1..=data_planes {
+            shunt.planes.push(Plane::data(&shunt.folder, &shunt.setup, apis[0], n)?);
+        }
+        (shunt.api, shunt.apis) = (apis[0], apis);
+        shunt.start_all().await?;
+        Ok(shunt)
+    }
+
     /// The parts of the configuration that these programs take.
     fn config(&self, keys: &[&str], own: Value, folder: &Path) -> Result<Value> {
         let mut config = own;
@@ -170,7 +193,8 @@ fn merge(into: &mut Value, from: &Value) {
 /// The keys that shunt-control takes beside its addresses.
 const CONTROL: &[&str] = &["admin", "api", "groups", "policy", "security", "store", "tenants"];
 /// The keys that shunt-data takes beside its addresses.
-const DATA: &[&str] = &["admin", "cn_account", "cn_proxy_protocol", "limits", "mysql", "rehearsal", "state"];
+const DATA: &[&str] =
+    &["admin", "cn_account", "cn_proxy_protocol", "control", "limits", "mysql", "rehearsal", "state"];
 
 /// One program of a running Shunt.
 pub struct Plane {
@@ -221,6 +245,15 @@ impl Plane {
         });
         let config = setup.config(CONTROL, own, folder.path())?;
         Self::new(folder, "control", "shunt-control", &config)
+    }
+
+    fn replica(folder: &TempDir, setup: &Setup, api: SocketAddr, name: &str) -> Result<Self> {
+        let own = json!({
+            "api": { "listen": api.to_string() },
+            "admin": { "control": loopback().to_string() },
+        });
+        let config = setup.config(CONTROL, own, folder.path())?;
+        Self::new(folder, name, "shunt-control", &config)
     }
 
     fn data(folder: &TempDir, setup: &Setup, api: SocketAddr, n: usize) -> Result<Self> {
@@ -332,6 +365,8 @@ pub struct Shunt {
     /// Its programs, the control plane or the standalone first.
     pub planes: Vec<Plane>,
     api: SocketAddr,
+    /// Of each control plane, where there are several.
+    apis: Vec<SocketAddr>,
     setup: Setup,
     // Last, so that it is removed after the processes have ended.
     folder: TempDir,
@@ -351,7 +386,7 @@ pub struct Said {
 impl Shunt {
     fn prepare(setup: Setup) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("shunt-test-").tempdir_in("/var/tmp")?;
-        Ok(Self { planes: Vec::new(), api: loopback(), setup, folder })
+        Ok(Self { planes: Vec::new(), api: loopback(), apis: Vec::new(), setup, folder })
     }
 
     async fn start_all(&mut self) -> Result<()> {
@@ -386,6 +421,14 @@ impl Shunt {
     /// There is none.
     pub fn plane(&mut self, name: &str) -> &mut Plane {
         self.planes.iter_mut().find(|plane| plane.name == name).expect("a plane of this name")
+    }
+
+    /// From now on `shuntctl` asks that control plane: 1, 2, ….
+    ///
+    /// # Panics
+    /// There are not so many.
+    pub fn ask(&mut self, n: usize) {
+        self.api = self.apis[n - 1];
     }
 
     /// Runs `shuntctl`, whatever comes of it.
