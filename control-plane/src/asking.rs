@@ -1,11 +1,12 @@
-//! Asking data planes about sessions, on their streams, within a deadline.
+//! Asking data planes about sessions, on their streams or through the replica that has theirs, within a deadline.
 //!
 //! Sessions are not state: nothing of what is asked here is kept.
 
 use crate::blocks;
 use crate::cluster::ClusterWatch;
 use crate::error::{Error, Kind};
-use crate::planes::{Answer, Ask, Planes};
+use crate::peers::Peers;
+use crate::planes::{Answer, Ask, Planes, Whereabouts};
 use futures::future::join_all;
 use shunt_proto::pb::{self, killed::Outcome};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ const MOVE: Duration = Duration::from_secs(13);
 pub(crate) struct Asking {
     cluster: ClusterWatch,
     planes: Arc<Planes>,
+    peers: Arc<Peers>,
 }
 
 /// Which sessions are asked for.
@@ -46,7 +48,8 @@ pub(crate) struct Sessions {
 
 impl Asking {
     pub(crate) fn new(cluster: ClusterWatch, planes: Arc<Planes>) -> Self {
-        Self { cluster, planes }
+        let peers = Arc::new(Peers::new(cluster.clone()));
+        Self { cluster, planes, peers }
     }
 
     /// At most `size` sessions with ids greater than `after`.
@@ -139,8 +142,11 @@ impl Asking {
     }
 
     async fn ask_within(&self, id: &str, ask: Ask, limit: Duration) -> Option<Answer> {
-        let answer = self.planes.ask(id, ask)?;
-        timeout(limit, answer).await.ok()?.ok()
+        match self.planes.whereabouts(id) {
+            Whereabouts::Here => timeout(limit, self.planes.ask(id, ask)?).await.ok()?.ok(),
+            Whereabouts::Elsewhere(replica) => self.peers.ask(&replica, id, ask, limit).await,
+            Whereabouts::Nowhere => None,
+        }
     }
 }
 

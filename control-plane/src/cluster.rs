@@ -9,6 +9,7 @@
 use crate::history::History;
 use crate::keys::{self, KeptPlane, Value};
 use crate::store::{Batch, Loaded};
+use shunt_proto::pb;
 use shunt_proto::snapshot::{Entry, Object, RoutingSnapshot, Version, digest};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,20 @@ use tokio::sync::watch;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StoredPlane {
     pub(crate) kept: KeptPlane,
+    pub(crate) mod_revision: u64,
+}
+
+/// Who leads, with the revision at which it began: what it writes holds only as long as that is so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leader {
+    pub(crate) kept: keys::Leader,
+    pub(crate) mod_revision: u64,
+}
+
+/// A part of what a data plane reported, with the revision of its key.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stored {
+    pub(crate) report: pb::KeptReport,
     pub(crate) mod_revision: u64,
 }
 
@@ -34,6 +49,11 @@ pub(crate) struct View {
     pub(crate) fence: u64,
     /// By id.
     pub(crate) planes: Arc<BTreeMap<String, StoredPlane>>,
+    /// By id.
+    pub(crate) replicas: Arc<BTreeMap<String, pb::Replica>>,
+    pub(crate) leader: Option<Leader>,
+    /// What data planes reported to which replica, by key.
+    pub(crate) reports: Arc<BTreeMap<String, Arc<Stored>>>,
     /// Revisions of the values that could not be read, by key.
     pub(crate) unreadable: Arc<BTreeMap<String, u64>>,
     /// Revisions of the CNs that are kept out because their group is not there, by key.
@@ -81,6 +101,11 @@ impl ClusterWatch {
     /// What is known now.
     pub(crate) fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())
+    }
+
+    /// Tells each newest view.
+    pub(crate) fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
     }
 
     /// The routing state now.
@@ -146,7 +171,7 @@ impl Cluster {
             }
             self.take(&mut view, &item.key, item.mod_revision, Some(&item.value));
         }
-        self.publish(view);
+        self.publish(view, true);
         Ok(())
     }
 
@@ -157,7 +182,7 @@ impl Cluster {
         for change in &batch.changes {
             self.take(&mut view, &change.key, change.mod_revision, change.value.as_deref());
         }
-        self.publish(view);
+        self.publish(view, batch.changes.iter().any(|change| !keys::is_passing(&change.key)));
     }
 
     /// One key. None: it is gone.
@@ -170,8 +195,17 @@ impl Cluster {
             if key == keys::META_FENCE {
                 view.fence = 0;
             }
+            if key == keys::LEADER {
+                view.leader = None;
+            }
             if let Some(id) = key.strip_prefix("dp/") {
                 Arc::make_mut(&mut view.planes).remove(id);
+            }
+            if let Some(id) = key.strip_prefix("replica/") {
+                Arc::make_mut(&mut view.replicas).remove(id);
+            }
+            if view.reports.contains_key(key) {
+                Arc::make_mut(&mut view.reports).remove(key);
             }
             return;
         };
@@ -183,6 +217,14 @@ impl Cluster {
                 Arc::make_mut(&mut view.planes).insert(id, StoredPlane { kept, mod_revision });
             }
             Ok(Value::Fence) => view.fence = mod_revision,
+            Ok(Value::Leader(kept)) => view.leader = Some(Leader { kept, mod_revision }),
+            Ok(Value::Replica(replica)) => {
+                Arc::make_mut(&mut view.replicas).insert(replica.id.clone(), *replica);
+            }
+            Ok(Value::Report(report)) => {
+                let stored = Arc::new(Stored { report: *report, mod_revision });
+                Arc::make_mut(&mut view.reports).insert(key.to_owned(), stored);
+            }
             Ok(Value::Store(_) | Value::Other) => {}
             Err(error) => {
                 tracing::warn!(key, mod_revision, problem = %error.problem, "stored value is kept out");
@@ -191,8 +233,12 @@ impl Cluster {
         }
     }
 
-    /// Tells the readers. The snapshot is new only if its content is.
-    fn publish(&mut self, mut view: View) {
+    /// Tells the readers. The snapshot is new only if its content is, which it is not where nothing of it was touched.
+    fn publish(&mut self, mut view: View, is_touched: bool) {
+        if !is_touched {
+            self.view.send_replace(Arc::new(view));
+            return;
+        }
         let entries = self.usable();
         view.orphans = Arc::clone(&self.orphans);
         let at = Arc::clone(&self.snapshot.borrow());

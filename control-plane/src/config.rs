@@ -11,6 +11,8 @@ use std::path::PathBuf;
 pub struct Config {
     /// Where gRPC is served. Port 0: any that is free.
     pub api: SocketAddr,
+    /// Where other replicas reach it (`host:port`), where that is not where it listens.
+    pub advertise: Option<String>,
     /// Where `/livez`, `/readyz` and `/metrics` are. Port 0: any that is free.
     pub admin: SocketAddr,
     /// Where intent is kept.
@@ -37,6 +39,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             api: SocketAddr::from(([127, 0, 0, 1], 6500)),
+            advertise: None,
             admin: SocketAddr::from(([127, 0, 0, 1], 6580)),
             store: StoreConfig::Embedded(PathBuf::from("./shunt-data")),
             seeds: Intent::default(),
@@ -56,10 +59,26 @@ impl Config {
         if let Err(error) = apply::plan(&View::default(), &seeds, false, |_| 0) {
             root.problem(format_args!("groups, tenants and policy: {error}"));
         }
+        let api = root.section("api");
+        let listen = api.listen("listen").unwrap_or(default.api);
+        let advertise = api.text("advertise");
+        let store = store(&root.section("store")).unwrap_or(default.store);
+        if let Some(address) = &advertise
+            && !is_address(address)
+        {
+            api.problem_at("advertise", format_args!("{address:?} is not an address like 10.0.0.1:6500"));
+        }
+        if matches!(store, StoreConfig::Etcd { .. }) && listen.ip().is_unspecified() && advertise.is_none() {
+            api.problem_at(
+                "listen",
+                "is no address that other replicas can reach: name one in api.advertise",
+            );
+        }
         Self {
-            api: root.section("api").listen("listen").unwrap_or(default.api),
+            api: listen,
+            advertise,
             admin: root.section("admin").listen("control").unwrap_or(default.admin),
-            store: store(&root.section("store")).unwrap_or(default.store),
+            store,
             seeds,
         }
     }
@@ -71,6 +90,13 @@ impl Config {
     pub fn of(document: &Document) -> Result<Self, Problems> {
         document.finish(Self::read(document))
     }
+}
+
+/// Whether it is a host and a port, such as a URL has.
+fn is_address(text: &str) -> bool {
+    let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    port.is_some_and(|port| port != 0)
+        && tonic::transport::Endpoint::from_shared(format!("http://{text}")).is_ok()
 }
 
 fn store(section: &Section<'_>) -> Option<StoreConfig> {

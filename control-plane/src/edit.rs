@@ -8,7 +8,8 @@
 
 use crate::cluster::{ClusterWatch, View};
 use crate::error::Error;
-use crate::keys::{self, KeptPlane, META_FENCE};
+use crate::keys::{self, KeptPlane, LEADER, META_FENCE};
+use crate::replica::Leadership;
 use crate::store::{MAX_VALUE, Outcome, SharedStore, Txn, Write};
 use bytes::Bytes;
 use shunt_proto::snapshot::Object;
@@ -91,6 +92,23 @@ impl Edits {
         &self,
         decide: impl Fn(&View) -> Result<(Edit, T), Error>,
     ) -> Result<Done<T>, Error> {
+        self.make_fenced(None, decide).await
+    }
+
+    /// The same, by a leader: nothing is written unless it leads still.
+    pub(crate) async fn make_leading<T>(
+        &self,
+        leadership: &Leadership,
+        decide: impl Fn(&View) -> Result<(Edit, T), Error>,
+    ) -> Result<Done<T>, Error> {
+        self.make_fenced(Some(leadership), decide).await
+    }
+
+    async fn make_fenced<T>(
+        &self,
+        leadership: Option<&Leadership>,
+        decide: impl Fn(&View) -> Result<(Edit, T), Error>,
+    ) -> Result<Done<T>, Error> {
         let _turn = self.turn.lock().await;
         for _ in 0..TRIES {
             let view = self.cluster.view();
@@ -101,7 +119,17 @@ impl Edits {
             if edit.writes.is_empty() {
                 return Ok(Done { answer, view });
             }
-            match self.store.commit(txn(&view, edit)?).await? {
+            let mut txn = txn(&view, edit)?;
+            if let Some(leadership) = leadership {
+                let leading = leadership.now().ok_or(Error::NotLeading)?;
+                if view.leader.as_ref().is_some_and(|leader| leader.mod_revision > leading.fence) {
+                    return Err(Error::NotLeading);
+                }
+                if leading.fence != 0 {
+                    txn = txn.when(LEADER, leading.fence);
+                }
+            }
+            match self.store.commit(txn).await? {
                 Outcome::Committed(revision) => {
                     return Ok(Done { answer, view: self.cluster.reached(revision).await });
                 }
@@ -133,4 +161,56 @@ fn txn(view: &View, edit: Edit) -> Result<Txn, Error> {
         txn.then.push(write);
     }
     Ok(txn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Cluster;
+    use crate::store::Store as _;
+    use crate::store::embedded::Embedded;
+    use std::sync::Arc;
+
+    /// A store in which a leader began to lead, and another one after it.
+    #[tokio::test]
+    async fn what_a_leader_of_the_past_decided_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Embedded::open(folder.path()).await.unwrap());
+        let (mut cluster, watch) = Cluster::new();
+        let plane = KeptPlane { first_session_id: 1 << 30, version: "1".into() };
+        let lead = async |replica: &str| {
+            let leader = keys::Leader { replica: replica.into(), lease: 1 };
+            match store.commit(Txn::new().put(LEADER, keys::written_leader(&leader))).await.unwrap() {
+                Outcome::Committed(revision) => revision,
+                Outcome::Conflict => unreachable!("without a condition"),
+            }
+        };
+        let decide = |_: &View| {
+            let mut edit = Edit::new();
+            edit.put_plane("dp-1", &plane);
+            Ok((edit, ()))
+        };
+        let first = lead("cp-1").await;
+        let of_first = Leadership::with(first);
+        let edits = Edits::new(Arc::clone(&store) as SharedStore, watch);
+        cluster.reset("a-store", store.load().await.unwrap()).unwrap();
+
+        // The first one has not heard yet that there is a second one: the store refuses it.
+        let second = lead("cp-2").await;
+        let written = edits.make_leading(&of_first, decide);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(500), written).await.is_err(),
+            "it is tried again"
+        );
+        assert_eq!(store.read("dp/dp-1").await.unwrap(), None);
+        // It has: it does not even try.
+        cluster.reset("a-store", store.load().await.unwrap()).unwrap();
+        let refused = edits.make_leading(&of_first, decide).await.err();
+        assert_eq!(refused, Some(Error::NotLeading));
+        let of_second = Leadership::with(second);
+        let written = edits.make_leading(&of_second, decide);
+        let _ = tokio::time::timeout(Duration::from_millis(500), written).await;
+        assert!(store.read("dp/dp-1").await.unwrap().is_some());
+        store.close().await;
+    }
 }

@@ -81,6 +81,9 @@ pub(crate) enum Error {
     /// A session's data plane does not answer.
     #[error("data plane {0} does not answer")]
     Unanswered(String),
+    /// Another replica leads.
+    #[error("another replica leads")]
+    NotLeading,
     #[error("this process is stopping")]
     Stopping,
 }

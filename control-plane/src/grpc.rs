@@ -8,6 +8,7 @@ mod cn;
 mod group;
 mod mask;
 mod page;
+mod peer;
 mod routing;
 mod session;
 mod shown;
@@ -47,6 +48,8 @@ pub(crate) struct Api {
     pub(crate) store_kind: &'static str,
     pub(crate) metrics: Metrics,
     pub(crate) started: SystemTime,
+    /// The id of this replica; none: there is but one.
+    pub(crate) replica: Option<String>,
     /// Ends the streams.
     pub(crate) shutdown: CancellationToken,
     /// Owns the tasks of the streams.
@@ -93,8 +96,9 @@ impl Api {
 pub(crate) fn router(api: Api) -> (tonic::transport::server::Router, tonic_health::server::HealthReporter) {
     use pb::{
         cluster_service_server::ClusterServiceServer, cn_service_server::CnServiceServer,
-        group_service_server::GroupServiceServer, routing_service_server::RoutingServiceServer,
-        session_service_server::SessionServiceServer, tenant_service_server::TenantServiceServer,
+        group_service_server::GroupServiceServer, peer_service_server::PeerServiceServer,
+        routing_service_server::RoutingServiceServer, session_service_server::SessionServiceServer,
+        tenant_service_server::TenantServiceServer,
     };
     let (reporter, health) = tonic_health::server::health_reporter();
     let router = tonic::transport::Server::builder()
@@ -109,6 +113,7 @@ pub(crate) fn router(api: Api) -> (tonic::transport::server::Router, tonic_healt
         .add_service(TenantServiceServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE))
         .add_service(SessionServiceServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE))
         .add_service(ClusterServiceServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(PeerServiceServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE))
         .add_service(RoutingServiceServer::new(api).max_decoding_message_size(MAX_MESSAGE));
     (router, reporter)
 }
@@ -128,7 +133,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 }
 
 /// The services whose health is told, and the whole server under the empty name.
-pub(crate) const SERVICES: [&str; 7] = [
+pub(crate) const SERVICES: [&str; 8] = [
     "",
     "shunt.v1.CnService",
     "shunt.v1.GroupService",
@@ -136,4 +141,5 @@ pub(crate) const SERVICES: [&str; 7] = [
     "shunt.v1.SessionService",
     "shunt.v1.ClusterService",
     "shunt.v1.RoutingService",
+    "shunt.v1.PeerService",
 ];

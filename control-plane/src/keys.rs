@@ -6,6 +6,9 @@
 //! | `meta/fence` | one random word, new with each write of a replica: what one replica validated, no other changed |
 //! | `cn/<name>`, `group/<name>`, `tenant/<name>`, `policy` | intent |
 //! | `dp/<id>` | a data plane that may hold sessions, with its block of session ids |
+//! | `replica/<id>` | a replica, under its lease |
+//! | `leader` | which replica leads, under that replica's lease |
+//! | `report/<replica>/<data plane>/<n>` | what a data plane reported to that replica, under the replica's lease |
 
 use serde::{Deserialize, Serialize};
 use shunt_proto::snapshot::{Entry, Object, entry_hash};
@@ -19,6 +22,10 @@ pub(crate) const META_FENCE: &str = "meta/fence";
 /// The one policy.
 pub(crate) const POLICY: &str = "policy";
 const DATA_PLANE: &str = "dp/";
+/// Which replica leads.
+pub(crate) const LEADER: &str = "leader";
+const REPLICA: &str = "replica/";
+const REPORT: &str = "report/";
 
 /// The schema that this release writes.
 pub(crate) const SCHEMA: u32 = 1;
@@ -41,6 +48,14 @@ pub(crate) struct KeptPlane {
     pub(crate) version: String,
 }
 
+/// Who leads, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leader {
+    pub(crate) replica: String,
+    /// It leads as long as this lives.
+    pub(crate) lease: i64,
+}
+
 /// What a key holds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Value {
@@ -50,6 +65,10 @@ pub(crate) enum Value {
     Plane(String, KeptPlane),
     Store(StoreMeta),
     Fence,
+    Replica(Box<pb::Replica>),
+    Leader(Leader),
+    /// Part of what a data plane reported.
+    Report(Box<pb::KeptReport>),
     /// Of another release, or not ours.
     Other,
 }
@@ -67,6 +86,26 @@ pub(crate) fn plane_key(id: &str) -> String {
     format!("{DATA_PLANE}{id}")
 }
 
+/// The key of a replica.
+pub(crate) fn replica_key(id: &str) -> String {
+    format!("{REPLICA}{id}")
+}
+
+/// The key of a part of what a data plane reported to a replica.
+pub(crate) fn report_key(replica: &str, plane: &str, part: usize) -> String {
+    format!("{REPORT}{replica}/{plane}/{part}")
+}
+
+/// What all keys of what is reported to a replica begin with.
+pub(crate) fn reports_of(replica: &str) -> String {
+    format!("{REPORT}{replica}/")
+}
+
+/// Whether what is under `key` is no intent: it comes and goes with the processes, and nobody routes by it.
+pub(crate) fn is_passing(key: &str) -> bool {
+    key == LEADER || key.starts_with(REPLICA) || key.starts_with(REPORT)
+}
+
 /// What `value` under `key` says.
 pub(crate) fn read(key: &str, mod_revision: u64, value: &[u8]) -> Result<Value, BadValue> {
     let bad = |problem: String| BadValue { key: key.to_owned(), problem };
@@ -79,6 +118,26 @@ pub(crate) fn read(key: &str, mod_revision: u64, value: &[u8]) -> Result<Value, 
             let plane: pb::DataPlane = json::from_stored(value).map_err(|error| bad(error.to_string()))?;
             let kept = KeptPlane { first_session_id: plane.first_session_id, version: plane.version };
             return Ok(Value::Plane(id.to_owned(), kept));
+        }
+        None if key == LEADER => {
+            return Ok(Value::Leader(serde_json::from_slice(value).map_err(|error| bad(error.to_string()))?));
+        }
+        Some(("replica", id)) => {
+            let replica: pb::Replica = json::from_stored(value).map_err(|error| bad(error.to_string()))?;
+            return match replica.id == id {
+                true => Ok(Value::Replica(Box::new(replica))),
+                false => Err(bad(format!("it holds replica {}", replica.id))),
+            };
+        }
+        Some(("report", of)) => {
+            let report: pb::KeptReport = json::from_stored(value).map_err(|error| bad(error.to_string()))?;
+            let [_, plane, _] = of.split('/').collect::<Vec<_>>()[..] else {
+                return Ok(Value::Other);
+            };
+            return match report.data_plane == plane {
+                true => Ok(Value::Report(Box::new(report))),
+                false => Err(bad(format!("it holds a report of {}", report.data_plane))),
+            };
         }
         _ if key == META_STORE => {
             let meta = serde_json::from_slice(value).map_err(|error| bad(error.to_string()))?;
@@ -120,6 +179,11 @@ pub(crate) fn written_plane(id: &str, plane: &KeptPlane) -> Vec<u8> {
         version: plane.version.clone(),
         ..pb::DataPlane::default()
     })
+}
+
+/// As it is written.
+pub(crate) fn written_leader(leader: &Leader) -> Vec<u8> {
+    serde_json::to_vec(leader).expect("two plain fields have a JSON form")
 }
 
 /// As it is written.
@@ -178,7 +242,7 @@ mod tests {
 
     #[test]
     fn keys_of_others_are_left_alone() {
-        for key in ["replica/1", "plan/tp", "cns", "policy/x", "", "/", "meta/later"] {
+        for key in ["plan/tp", "cns", "policy/x", "", "/", "meta/later"] {
             assert_eq!(read(key, 1, b"?"), Ok(Value::Other), "{key}");
         }
     }

@@ -22,8 +22,12 @@ mod http;
 mod intent;
 mod keys;
 mod metrics;
+mod orders;
+mod peers;
 mod planes;
 mod reconcile;
+mod replica;
+mod reports;
 mod seed;
 pub mod store;
 
@@ -65,13 +69,14 @@ pub async fn run(
     shutdown: CancellationToken,
     bound: Option<oneshot::Sender<Bound>>,
 ) -> anyhow::Result<()> {
-    let Config { api, admin, store, seeds } = config;
+    let Config { api, advertise, admin, store, seeds } = config;
     let api = listen(api).await.context("gRPC")?;
     let admin = listen(admin).await.context("HTTP")?;
     let at = Bound { api: api.local_addr()?, admin: admin.local_addr()? };
     let store = open(store).await?;
     tracing::info!(grpc = %at.api, http = %at.admin, store = store.kind(), "control plane is listening");
-    let mut running = Running::start(api, admin, store, seeds);
+    let address = advertise.unwrap_or_else(|| at.api.to_string());
+    let mut running = Running::start(api, admin, store, seeds, &address);
     if let Some(bound) = bound {
         let _ = bound.send(at);
     }
@@ -103,10 +108,14 @@ struct Ends {
 }
 
 impl Running {
-    fn start(api: TcpListener, admin: TcpListener, store: SharedStore, seeds: Intent) -> Self {
+    fn start(api: TcpListener, admin: TcpListener, store: SharedStore, seeds: Intent, address: &str) -> Self {
         let end = Ends::default();
         let (writer, cluster) = cluster::Cluster::new();
+        let myself = (store.kind() == "etcd").then(|| myself(address));
+        let me = myself.as_ref().map(|myself| myself.id.clone());
         let (standing_sender, standing) = watch::channel(Standing::Starting(String::new()));
+        let (replica, leadership) =
+            replica::Replica::new(Arc::clone(&store), cluster.clone(), standing.clone(), myself);
         let edits = Arc::new(edit::Edits::new(Arc::clone(&store), cluster.clone()));
         let planes = planes::Planes::new();
         let mut registry = Registry::with_prefix("shunt_control");
@@ -131,6 +140,7 @@ impl Running {
             store_kind: store.kind(),
             metrics,
             started: SystemTime::now(),
+            replica: me.clone(),
             shutdown: end.calls.clone(),
             streams: streams.clone(),
         });
@@ -138,7 +148,16 @@ impl Running {
         let mut tasks = Tasks::default();
         let over = || end.all.clone();
         tasks.spawn("follow the store", follow::run(Arc::clone(&store), writer, standing_sender, over()));
-        tasks.spawn("reconcile", reconcile::run(cluster, Arc::clone(&edits), planes, over()));
+        if let (Some(replica), Some(me)) = (replica, me) {
+            tasks.spawn("keep this replica's place", replica.run(over()));
+            let (seen, all) = (cluster.clone(), Arc::clone(&planes));
+            let tell = reports::tell(Arc::clone(&store), seen, all, me.clone(), leadership.clone(), over());
+            tasks.spawn("share reports", tell);
+            let hear = reports::hear::run(cluster.clone(), Arc::clone(&planes), me, over());
+            tasks.spawn("hear reports", hear);
+        }
+        let edits_of_leader = Arc::clone(&edits);
+        tasks.spawn("reconcile", reconcile::run(cluster, edits_of_leader, planes, leadership, over()));
         tasks.spawn("tell health", tell_health(health, standing.clone(), over()));
         tasks.spawn("seed", seed::run(edits, seeds, standing, seeded_sender, over()));
         tasks.spawn("serve HTTP", serve_http(admin, seen, over()));
@@ -212,6 +231,17 @@ impl Tasks {
         if tokio::time::timeout(ENDING, all).await.is_err() {
             self.0.shutdown().await;
         }
+    }
+}
+
+/// This process, for the other replicas.
+fn myself(address: &str) -> shunt_proto::pb::Replica {
+    shunt_proto::pb::Replica {
+        id: format!("cp-{:016x}", rand::random::<u64>()),
+        api: address.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: Some(SystemTime::now().into()),
+        leader: false,
     }
 }
 

@@ -1,9 +1,11 @@
-//! The data planes: which are connected to this replica, what each of them reported last, and the way to ask them.
+//! The data planes: which are connected to this replica and to others, what each of them reported last, and the way to ask
+//! those that are here.
 //!
-//! Of one id the highest incarnation counts, and of its reports the highest sequence. What a data plane reported stays
-//! for [`STALE`] after its stream ended, because its sessions most likely still live; then it is dropped.
+//! Of one id the highest incarnation counts, and of its reports the highest sequence, to whichever replica it reported:
+//! so every replica knows the whole, and none counts one twice. What a data plane reported stays for [`STALE`] after its
+//! stream ended, because its sessions most likely still live; then it is dropped.
 //!
-//! Must not know: tonic, what is done with the counts.
+//! Must not know: tonic, the store, what is done with the counts.
 
 use crate::error::Error;
 use crate::health::{Said, health};
@@ -25,13 +27,24 @@ const WAITING: usize = 64;
 /// What a data plane counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
+    /// 0: it has not reported yet.
     pub(crate) sequence: u64,
     /// The revision that every worker of it picks by.
     pub(crate) revision: u64,
     /// By name.
-    pub(crate) cns: HashMap<String, OnCn>,
+    pub(crate) cns: BTreeMap<String, OnCn>,
+    /// What it says of every other CN.
+    pub(crate) rest: Health,
     /// Sessions by tenant.
-    pub(crate) tenants: HashMap<String, u32>,
+    pub(crate) tenants: BTreeMap<String, u32>,
+}
+
+impl Report {
+    /// The CNs that are down for it, and why.
+    pub(crate) fn down(&self) -> BTreeMap<&str, &str> {
+        let down = self.cns.iter().filter(|(_, on)| on.health == Health::Down);
+        down.map(|(name, on)| (name.as_str(), on.reason.as_str())).collect()
+    }
 }
 
 /// What a data plane says of one CN.
@@ -50,6 +63,51 @@ pub(crate) struct Newcomer {
     pub(crate) version: String,
     /// What it says that it holds.
     pub(crate) revision: u64,
+    /// Of its last report, wherever it sent that.
+    pub(crate) sequence: u64,
+}
+
+/// What a data plane reported last to another replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) replica: String,
+    pub(crate) incarnation: u64,
+    pub(crate) version: String,
+    pub(crate) acked: u64,
+    pub(crate) refused: String,
+    pub(crate) report: Arc<Report>,
+    pub(crate) seen: SystemTime,
+}
+
+/// What a data plane that is connected here reported last, for the other replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) incarnation: u64,
+    pub(crate) version: String,
+    pub(crate) acked: u64,
+    pub(crate) refused: String,
+    pub(crate) report: Arc<Report>,
+    pub(crate) seen: SystemTime,
+}
+
+impl Told {
+    /// Whether it says the same, but for when.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let Self { incarnation, version, acked, refused, report, seen: _ } = self;
+        let said = (&report.revision, &report.cns, &report.tenants);
+        (incarnation, version, acked, refused)
+            == (&other.incarnation, &other.version, &other.acked, &other.refused)
+            && said == (&other.report.revision, &other.report.cns, &other.report.tenants)
+    }
+}
+
+/// Where a data plane can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Whereabouts {
+    Here,
+    /// At this replica.
+    Elsewhere(String),
+    Nowhere,
 }
 
 /// What a data plane is asked on its stream.
@@ -115,6 +173,8 @@ pub(crate) struct Planes {
 struct Inner {
     planes: BTreeMap<String, Plane>,
     streams: u64,
+    /// How often a CN came up or went down for one that is connected here.
+    edges: u64,
     totals: Option<Arc<Totals>>,
 }
 
@@ -124,15 +184,29 @@ struct Plane {
     version: String,
     acked: u64,
     refused: String,
-    report: Report,
+    report: Arc<Report>,
+    /// Of the last report that it had sent when its stream began: what others heard up to that is older than the stream.
+    sequence: u64,
+    /// The revision at which the store had its block of session ids; 0: it has not been claimed yet.
+    claimed: u64,
     seen: SystemTime,
     link: Link,
 }
 
 #[derive(Debug)]
 enum Link {
-    Connected { stream: u64, asks: mpsc::Sender<Asked>, superseded: CancellationToken },
-    Gone { since: Instant },
+    Connected {
+        stream: u64,
+        asks: mpsc::Sender<Asked>,
+        superseded: CancellationToken,
+    },
+    /// It is connected to another replica.
+    Elsewhere {
+        replica: String,
+    },
+    Gone {
+        since: Instant,
+    },
 }
 
 /// A data plane's stream among the [`Planes`]. Dropping it says that the stream ended.
@@ -163,11 +237,11 @@ impl Planes {
     /// # Errors
     /// [`Error::OlderIncarnation`]: a newer start of it was here.
     pub(crate) fn enrol(self: &Arc<Self>, newcomer: Newcomer) -> Result<Enrolled, Error> {
-        let Newcomer { id, incarnation, version, revision } = newcomer;
+        let Newcomer { id, incarnation, version, revision, sequence } = newcomer;
         let mut inner = self.inner.lock();
         inner.streams += 1;
         let stream = inner.streams;
-        let mut report = Report::default();
+        let mut report = Arc::default();
         if let Some(before) = inner.planes.get_mut(&id) {
             if before.incarnation > incarnation {
                 return Err(Error::OlderIncarnation { id, incarnation, newest: before.incarnation });
@@ -189,6 +263,8 @@ impl Planes {
             acked: revision,
             refused: String::new(),
             report,
+            sequence,
+            claimed: 0,
             seen: SystemTime::now(),
             link,
         };
@@ -206,7 +282,77 @@ impl Planes {
         Some(receiver)
     }
 
-    /// The ids of those that are connected.
+    /// Where that one can be asked.
+    pub(crate) fn whereabouts(&self, id: &str) -> Whereabouts {
+        match self.inner.lock().planes.get(id).map(|plane| &plane.link) {
+            Some(Link::Connected { .. }) => Whereabouts::Here,
+            Some(Link::Elsewhere { replica }) => Whereabouts::Elsewhere(replica.clone()),
+            Some(Link::Gone { .. }) | None => Whereabouts::Nowhere,
+        }
+    }
+
+    /// Takes in what a data plane reported last to another replica; none: nothing is known of that any more.
+    pub(crate) fn heard(&self, id: &str, heard: Option<Heard>) {
+        let mut inner = self.inner.lock();
+        let changed = match (inner.planes.get_mut(id), heard) {
+            (Some(plane), Some(heard)) => plane.heard(heard),
+            (None, Some(heard)) => {
+                inner.planes.insert(id.to_owned(), Plane::elsewhere(heard));
+                true
+            }
+            (Some(plane), None) if matches!(plane.link, Link::Elsewhere { .. }) => {
+                plane.link = Link::Gone { since: Instant::now() };
+                true
+            }
+            (_, None) => false,
+        };
+        if changed {
+            self.tell(inner);
+        }
+    }
+
+    /// These are the data planes that the store knows at revision `seen`: what is known of any other is over. One that is
+    /// connected here all the same is to come again, for its session ids may be given to another one.
+    pub(crate) fn are_stored(&self, seen: u64, stored: impl Fn(&str) -> bool) {
+        let mut inner = self.inner.lock();
+        let before = inner.planes.len();
+        inner.planes.retain(|id, plane| {
+            if let Link::Connected { superseded, .. } = &plane.link {
+                if plane.claimed != 0 && plane.claimed <= seen && !stored(id) {
+                    superseded.cancel();
+                }
+                return true;
+            }
+            stored(id)
+        });
+        if inner.planes.len() != before {
+            self.tell(inner);
+        }
+    }
+
+    /// The store is at an older state than it was: nobody has acknowledged what comes from now on.
+    pub(crate) fn went_back(&self) {
+        let mut inner = self.inner.lock();
+        for plane in inner.planes.values_mut() {
+            plane.acked = 0;
+            Arc::make_mut(&mut plane.report).revision = 0;
+        }
+        self.tell(inner);
+    }
+
+    /// Differs whenever a CN came up or went down for a data plane that is connected here.
+    pub(crate) fn edges(&self) -> u64 {
+        self.inner.lock().edges
+    }
+
+    /// What those that are connected here reported last, by id.
+    pub(crate) fn told(&self) -> BTreeMap<String, Told> {
+        let inner = self.inner.lock();
+        let here = inner.planes.iter().filter(|(_, plane)| plane.is_here() && plane.report.sequence != 0);
+        here.map(|(id, plane)| (id.clone(), plane.told())).collect()
+    }
+
+    /// The ids of those that are connected, here or to another replica.
     pub(crate) fn connected(&self) -> Vec<String> {
         let inner = self.inner.lock();
         inner.planes.iter().filter(|(_, plane)| plane.connected()).map(|(id, _)| id.clone()).collect()
@@ -239,7 +385,7 @@ impl Planes {
         let mut inner = self.inner.lock();
         let before = inner.planes.len();
         inner.planes.retain(|_, plane| match plane.link {
-            Link::Connected { .. } => true,
+            Link::Connected { .. } | Link::Elsewhere { .. } => true,
             Link::Gone { since } => now.saturating_duration_since(since) < STALE,
         });
         if inner.planes.len() != before {
@@ -283,9 +429,10 @@ impl Planes {
     /// What the connected ones say of a CN, and why it is down.
     pub(crate) fn health(&self, cn: &str) -> (Health, String) {
         let inner = self.inner.lock();
-        health(inner.planes.iter().filter(|(_, plane)| plane.connected()).filter_map(|(id, plane)| {
-            let on = plane.report.cns.get(cn)?;
-            Some(Said { plane: id, health: on.health, reason: &on.reason })
+        health(inner.planes.iter().filter(|(_, plane)| plane.connected()).map(|(id, plane)| {
+            let on = plane.report.cns.get(cn);
+            let (health, reason) = on.map_or((plane.report.rest, ""), |on| (on.health, on.reason.as_str()));
+            Said { plane: id, health, reason }
         }))
     }
 
@@ -313,7 +460,8 @@ impl Planes {
         let unknown = stored.iter().copied().filter(|id| !inner.planes.contains_key(*id));
         let may_have = inner.planes.iter().filter(|(id, plane)| {
             let none = plane.report.cns.get(cn).is_none_or(|on| on.sessions == 0);
-            let behind = plane.acked < revision || plane.report.revision < revision;
+            let behind =
+                plane.acked < revision || plane.report.revision < revision || plane.report.sequence == 0;
             !none || (behind && (plane.connected() || stored.contains(id)))
         });
         unknown.chain(may_have.map(|(id, _)| id)).cloned().collect()
@@ -331,8 +479,11 @@ impl Planes {
         let mut inner = self.inner.lock();
         let Some(plane) = inner.planes.get_mut(&enrolled.id) else { return };
         if matches!(plane.link, Link::Connected { stream, .. } if stream == enrolled.stream) {
+            let before = Arc::clone(&plane.report);
             change(plane);
             plane.seen = SystemTime::now();
+            let is_edge = !Arc::ptr_eq(&plane.report, &before) && plane.report.down() != before.down();
+            inner.edges += u64::from(is_edge);
             self.tell(inner);
         }
     }
@@ -348,8 +499,59 @@ fn add(sums: &mut HashMap<String, u32>, name: &str, count: u32) {
 }
 
 impl Plane {
+    fn elsewhere(heard: Heard) -> Self {
+        let Heard { replica, incarnation, version, acked, refused, report, seen } = heard;
+        let link = Link::Elsewhere { replica };
+        Self { incarnation, version, acked, refused, sequence: 0, claimed: 0, report, seen, link }
+    }
+
+    /// To this replica or another one.
     const fn connected(&self) -> bool {
+        matches!(self.link, Link::Connected { .. } | Link::Elsewhere { .. })
+    }
+
+    const fn is_here(&self) -> bool {
         matches!(self.link, Link::Connected { .. })
+    }
+
+    /// Another replica heard this of it. True where that is news.
+    fn heard(&mut self, heard: Heard) -> bool {
+        let here = (self.incarnation, self.report.sequence.max(self.sequence));
+        let there = (heard.incarnation, heard.report.sequence);
+        if let Link::Connected { superseded, .. } = &self.link {
+            if there <= here {
+                return false;
+            }
+            // It reports there by now: nobody is at the other end of this stream any more.
+            superseded.cancel();
+        } else if there < here {
+            return false;
+        }
+        let now = Self::elsewhere(heard);
+        let is_same = self.is_as(&now);
+        *self = now;
+        !is_same
+    }
+
+    fn is_as(&self, other: &Self) -> bool {
+        let is_there = match (&self.link, &other.link) {
+            (Link::Elsewhere { replica: one }, Link::Elsewhere { replica: other }) => one == other,
+            _ => false,
+        };
+        let tells =
+            |plane: &Self| (plane.incarnation, plane.acked, plane.refused.clone(), plane.version.clone());
+        is_there && tells(self) == tells(other) && self.report == other.report
+    }
+
+    fn told(&self) -> Told {
+        Told {
+            incarnation: self.incarnation,
+            version: self.version.clone(),
+            acked: self.acked,
+            refused: self.refused.clone(),
+            report: self.report.clone(),
+            seen: self.seen,
+        }
     }
 }
 
@@ -373,9 +575,14 @@ impl Enrolled {
     pub(crate) fn reported(&self, report: Report) {
         self.planes.change(self, |plane| {
             if report.sequence >= plane.report.sequence {
-                plane.report = report;
+                plane.report = Arc::new(report);
             }
         });
+    }
+
+    /// The store has its block of session ids, at this revision.
+    pub(crate) fn claimed(&self, revision: u64) {
+        self.planes.change(self, |plane| plane.claimed = revision);
     }
 }
 

@@ -1,11 +1,13 @@
-//! Makes true what was only wanted: declares CNs drained that are empty, deletes those that were taken off their group's
-//! list, and drops counts of data planes that are long gone.
+//! Makes true what was only wanted: the leader declares CNs drained that are empty, and deletes those that were taken off
+//! their group's list; every replica drops counts of data planes that are long gone.
 //!
 //! Must not know: tonic.
 
 use crate::cluster::{ClusterWatch, View};
 use crate::edit::{Edit, Edits};
+use crate::error::Error;
 use crate::planes::Planes;
+use crate::replica::Leadership;
 use shunt_proto::cn::{Cn, CnId, CnState};
 use shunt_proto::snapshot::Object;
 use std::sync::Arc;
@@ -18,26 +20,31 @@ const TICK: Duration = Duration::from_secs(1);
 /// Between two looks when much is told.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long declaring CNs drained may take.
+const SETTLING: Duration = Duration::from_secs(5);
+
 /// Runs until `shutdown`.
 pub(crate) async fn run(
     cluster: ClusterWatch,
     edits: Arc<Edits>,
     planes: Arc<Planes>,
+    mut leadership: Leadership,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut changes = planes.changes();
     let mut snapshots = cluster.snapshots();
     loop {
         planes.expire(Instant::now());
-        let due = empty(&cluster.view(), &planes);
+        let due = if leadership.now().is_some() { empty(&cluster.view(), &planes) } else { Vec::new() };
         if !due.is_empty() {
-            settle(&edits, &planes, &due).await;
+            settle(&edits, &planes, &leadership, &due).await;
         }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(TICK) => {}
             Ok(()) = changes.changed() => {}
             Ok(()) = snapshots.changed() => {}
+            () = leadership.changed() => {}
         }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -58,8 +65,8 @@ fn empty(view: &View, planes: &Planes) -> Vec<CnId> {
 
 /// Declares those of `due` drained that still drain and are empty when it is written, or deletes those that were only
 /// waiting for that.
-async fn settle(edits: &Edits, planes: &Planes, due: &[CnId]) {
-    let done = edits.make(|view| {
+async fn settle(edits: &Edits, planes: &Planes, leadership: &Leadership, due: &[CnId]) {
+    let done = edits.make_leading(leadership, |view| {
         let still = empty(view, planes);
         let mut edit = Edit::new();
         let mut names = Vec::new();
@@ -77,7 +84,8 @@ async fn settle(edits: &Edits, planes: &Planes, due: &[CnId]) {
         }
         Ok((edit, names))
     });
-    match done.await {
+    // It holds up whoever else edits.
+    match tokio::time::timeout(SETTLING, done).await.unwrap_or(Err(Error::Late(SETTLING.as_secs()))) {
         Ok(done) => {
             for (cn, is_removed) in done.answer {
                 if is_removed {

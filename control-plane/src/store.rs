@@ -131,6 +131,13 @@ impl Txn {
         self
     }
 
+    /// Sets `key` for as long as `lease` lives.
+    #[must_use]
+    pub fn put_under(mut self, lease: i64, key: &str, value: impl Into<Bytes>) -> Self {
+        self.then.push(Write::Put { key: key.to_owned(), value: value.into(), lease: Some(lease) });
+        self
+    }
+
     /// Takes `key` away.
     #[must_use]
     pub fn delete(mut self, key: &str) -> Self {

@@ -158,7 +158,15 @@ fn status(api: &Api) -> pb::Status {
         sessions: Show::new(api, &view).sessions(),
         data_planes: view.planes.keys().map(|id| data_plane(api, &view, id)).collect(),
         started: Some(api.started.into()),
+        replica: api.replica.clone().unwrap_or_default(),
+        replicas: replicas(&view),
     }
+}
+
+fn replicas(view: &View) -> Vec<pb::Replica> {
+    let leads = |id: &str| view.leader.as_ref().is_some_and(|leader| leader.kept.replica == id);
+    let shown = |replica: &pb::Replica| pb::Replica { leader: leads(&replica.id), ..replica.clone() };
+    view.replicas.values().map(shown).collect()
 }
 
 fn data_plane(api: &Api, view: &View, id: &str) -> pb::DataPlane {

@@ -3,6 +3,7 @@
 use super::stream::Stream;
 use super::{Api, status::status};
 use crate::blocks;
+use crate::edit::Done;
 use crate::error::Error;
 use crate::feed::Feed;
 use crate::planes::{Enrolled, Newcomer};
@@ -53,8 +54,15 @@ async fn serve(
     from: &str,
 ) -> Result<(), Error> {
     let Some(hello) = hello(api, &mut incoming).await? else { return Ok(()) };
-    let pb::Hello { data_plane_id: id, incarnation, version, have, first_session_id: before, zone: _ } =
-        hello;
+    let pb::Hello {
+        data_plane_id: id,
+        incarnation,
+        version,
+        have,
+        first_session_id: before,
+        zone: _,
+        sequence,
+    } = hello;
     shunt_proto::cn::check_name(&id).map_err(|problem| Error::Protocol(format!("data plane's {problem}")))?;
     let version: String = version.chars().filter(|c| !c.is_control()).take(64).collect();
 
@@ -63,7 +71,7 @@ async fn serve(
     let feed = Feed::new(have.map(Version::from));
     // What it has counts as acknowledged only where it is a state of this store.
     let revision = feed.resumes(&view).unwrap_or(0);
-    let newcomer = Newcomer { id: id.clone(), incarnation, version: version.clone(), revision };
+    let newcomer = Newcomer { id: id.clone(), incarnation, version: version.clone(), revision, sequence };
     let mut enrolled = api.planes.enrol(newcomer)?;
     let block = match claim(api, &enrolled, &version, before).await {
         Ok(block) => block,
@@ -113,7 +121,11 @@ async fn claim(api: &Api, enrolled: &Enrolled, version: &str, before: u32) -> Re
         () = api.shutdown.cancelled() => Err(Error::Stopping),
         () = enrolled.superseded.cancelled() => Err(Error::Superseded(id.to_owned())),
         claimed = tokio::time::timeout(super::CALL, claimed) => match claimed {
-            Ok(claimed) => Ok(claimed?.answer),
+            Ok(claimed) => {
+                let Done { answer, view } = claimed?;
+                enrolled.claimed(view.seen);
+                Ok(answer)
+            }
             Err(_) => Err(Error::Late(super::CALL.as_secs())),
         },
     }

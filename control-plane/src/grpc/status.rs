@@ -89,6 +89,7 @@ fn told(error: &Error) -> Told<'_> {
         E::Contended => (Code::Unavailable, "STORE_CONTENDED", vec![]),
         E::Late(_) => (Code::Unavailable, "TIMEOUT", vec![]),
         E::Unanswered(id) => (Code::Unavailable, "DATA_PLANE_UNANSWERED", vec![("dataPlane", id.as_str())]),
+        E::NotLeading => (Code::Unavailable, "NOT_LEADING", vec![]),
         E::Stopping => (Code::Unavailable, "STOPPING", vec![]),
     };
     Told { code, reason, about }

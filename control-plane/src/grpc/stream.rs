@@ -7,10 +7,12 @@ use super::Api;
 use crate::blocks;
 use crate::error::Error;
 use crate::feed::Feed;
-use crate::planes::{Answer, Ask, Asked, Enrolled, OnCn, Report};
+use crate::orders;
+use crate::planes::{Answer, Asked, Enrolled, OnCn, Report};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use shunt_proto::cn::Health;
 use shunt_proto::pb::{self, control_frame::Frame, data_plane_frame, killed::Outcome};
 use std::collections::{HashMap, VecDeque};
 use tokio::sync::{mpsc, oneshot};
@@ -123,13 +125,8 @@ impl<'a> Stream<'a> {
         }
         self.orders += 1;
         self.asked.insert(self.orders, answer);
-        let order = match ask {
-            Ask::List(list) => pb::order::Order::List(list),
-            Ask::Kill(kill) => pb::order::Order::Kill(kill),
-            Ask::Move(order) => pb::order::Order::Move(order),
-            Ask::Rebalance(order) => pb::order::Order::Rebalance(order),
-        };
-        self.outbox.push_back(Frame::Order(pb::Order { id: self.orders, order: Some(order) }));
+        let order = pb::Order { id: self.orders, order: Some(orders::order_of(ask)) };
+        self.outbox.push_back(Frame::Order(order));
     }
 
     /// Takes in what the data plane says. What a newer release may say and this one does not know is left alone.
@@ -157,16 +154,9 @@ impl<'a> Stream<'a> {
     }
 
     fn answered(&mut self, answer: pb::Answer) {
-        let killed = answer.killed();
-        let pb::Answer { id, sessions, more, killed: _, moved, plan } = answer;
         // None: its asker has given up, or it was never asked.
-        let Some(asker) = self.asked.remove(&id) else { return };
-        let _ = asker.send(match (killed, moved, plan) {
-            (Outcome::Unspecified, Some(moved), _) => Answer::Moved(moved),
-            (Outcome::Unspecified, None, Some(plan)) => Answer::Plan(plan),
-            (Outcome::Unspecified, None, None) => Answer::Sessions { sessions, more },
-            (outcome, ..) => Answer::Killed(outcome),
-        });
+        let Some(asker) = self.asked.remove(&answer.id) else { return };
+        let _ = asker.send(orders::answer_of(answer));
     }
 
     /// A client's KILL of a session of another data plane. Without an asker it would be an operator's, and those do
@@ -215,6 +205,7 @@ fn report_from_pb(report: pb::Report) -> Result<Report, Error> {
         sequence: report.sequence,
         revision: report.revision,
         cns: report.cns.into_iter().map(on).collect(),
+        rest: Health::Unknown,
         tenants: report.tenants.into_iter().map(|tenant| (tenant.tenant, tenant.sessions)).collect(),
     })
 }

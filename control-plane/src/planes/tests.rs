@@ -1,7 +1,7 @@
 use super::*;
 
 fn newcomer(id: &str, incarnation: u64) -> Newcomer {
-    Newcomer { id: id.into(), incarnation, version: "1".into(), revision: 0 }
+    Newcomer { id: id.into(), incarnation, version: "1".into(), revision: 0, sequence: 0 }
 }
 
 fn report(sequence: u64, revision: u64, cns: &[(&str, u32)]) -> Report {
@@ -10,7 +10,8 @@ fn report(sequence: u64, revision: u64, cns: &[(&str, u32)]) -> Report {
         sequence,
         revision,
         cns: cns.iter().map(|(name, sessions)| ((*name).into(), on(*sessions))).collect(),
-        tenants: HashMap::from([("acme".into(), cns.iter().map(|(_, n)| n).sum())]),
+        rest: Health::Unknown,
+        tenants: BTreeMap::from([("acme".into(), cns.iter().map(|(_, n)| n).sum())]),
     }
 }
 
@@ -139,9 +140,103 @@ async fn the_word_of_one_that_is_gone_holds_no_cn_down() {
     let planes = Planes::new();
     let one = planes.enrol(newcomer("dp-1", 1)).unwrap();
     let down = OnCn { sessions: 1, health: Health::Down, reason: "refused".into() };
-    one.reported(Report { sequence: 1, cns: HashMap::from([("cn-1".into(), down)]), ..Report::default() });
+    one.reported(Report { sequence: 1, cns: BTreeMap::from([("cn-1".into(), down)]), ..Report::default() });
     assert_eq!(planes.health("cn-1"), (Health::Down, "refused (data plane dp-1)".into()));
     drop(one);
     assert_eq!(planes.health("cn-1").0, Health::Unknown);
     assert_eq!(on(&planes, "cn-1"), 1);
+}
+
+fn heard(replica: &str, incarnation: u64, report: Report) -> Option<Heard> {
+    Some(Heard {
+        replica: replica.into(),
+        incarnation,
+        version: "1".into(),
+        acked: report.revision,
+        refused: String::new(),
+        report: Arc::new(report),
+        seen: SystemTime::UNIX_EPOCH,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_reported_to_others_counts_once() {
+    let planes = Planes::new();
+    let one = planes.enrol(newcomer("dp-1", 1)).unwrap();
+    assert!(planes.told().is_empty(), "it has not counted yet");
+    one.reported(report(3, 5, &[("cn-1", 2)]));
+    let there = || heard("cp-2", 1, report(9, 5, &[("cn-1", 4)]));
+    planes.heard("dp-2", there());
+    assert_eq!((on(&planes, "cn-1"), planes.connected().len()), (6, 2));
+    assert_eq!(planes.whereabouts("dp-1"), Whereabouts::Here);
+    assert_eq!(planes.whereabouts("dp-2"), Whereabouts::Elsewhere("cp-2".into()));
+    assert_eq!(planes.told().into_keys().collect::<Vec<_>>(), ["dp-1"], "each replica tells of its own");
+
+    // It comes here, and what it said there is older than its stream, though it has not reported here yet.
+    let two = planes.enrol(Newcomer { sequence: 9, ..newcomer("dp-2", 1) }).unwrap();
+    planes.heard("dp-2", there());
+    assert!(!two.superseded.is_cancelled());
+    assert_eq!((on(&planes, "cn-1"), planes.whereabouts("dp-2")), (6, Whereabouts::Here));
+    two.reported(report(10, 5, &[("cn-1", 5)]));
+    planes.heard("dp-2", there());
+    planes.heard("dp-2", None);
+    assert_eq!(on(&planes, "cn-1"), 7);
+
+    // It reports there again: the stream that is open here is nobody's any more.
+    planes.heard("dp-2", heard("cp-2", 1, report(11, 5, &[("cn-1", 1)])));
+    assert!(two.superseded.is_cancelled());
+    assert_eq!(on(&planes, "cn-1"), 3);
+    drop(two);
+    assert_eq!(
+        (on(&planes, "cn-1"), planes.connected().len()),
+        (3, 2),
+        "the end of that stream is not its end"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn counts_of_a_replica_that_is_gone_stay_for_a_while() {
+    let planes = Planes::new();
+    let waits = || planes.waits_for("cn-1", 1, [&"dp-1".to_owned()].into_iter());
+    planes.heard("dp-1", heard("cp-2", 1, report(1, 5, &[("cn-1", 4)])));
+    planes.heard("dp-1", None);
+    assert_eq!((on(&planes, "cn-1"), planes.silent()), (4, vec!["dp-1".to_owned()]));
+    assert_eq!(waits(), ["dp-1"]);
+    planes.expire(Instant::now() + STALE.saturating_sub(Duration::from_millis(1)));
+    assert_eq!(on(&planes, "cn-1"), 4);
+    planes.expire(Instant::now() + STALE);
+    assert_eq!(on(&planes, "cn-1"), 0);
+    assert_eq!(waits(), ["dp-1"], "nobody said that it has none");
+
+    // One that left, or was forgotten, is over at once.
+    planes.heard("dp-1", heard("cp-2", 1, report(2, 5, &[("cn-1", 4)])));
+    planes.heard("dp-1", None);
+    planes.are_stored(9, |_| false);
+    assert_eq!(on(&planes, "cn-1"), 0);
+    assert!(planes.waits_for("cn-1", 1, std::iter::empty()).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_forgotten_while_it_is_here_has_to_come_again() {
+    let planes = Planes::new();
+    let one = planes.enrol(newcomer("dp-1", 1)).unwrap();
+    planes.are_stored(7, |_| false);
+    assert!(!one.superseded.is_cancelled(), "it is yet to claim its block");
+    one.claimed(8);
+    planes.are_stored(7, |_| false);
+    planes.are_stored(8, |_| true);
+    assert!(!one.superseded.is_cancelled());
+    planes.are_stored(9, |_| false);
+    assert!(one.superseded.is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_before_the_store_went_back_does_not_count() {
+    let planes = Planes::new();
+    let one = planes.enrol(newcomer("dp-1", 1)).unwrap();
+    one.acked(900, "");
+    one.reported(report(1, 900, &[]));
+    assert!(planes.is_clear("cn-1", 510, [&"dp-1".to_owned()].into_iter()));
+    planes.went_back();
+    assert!(!planes.is_clear("cn-1", 510, [&"dp-1".to_owned()].into_iter()));
 }

@@ -65,7 +65,7 @@ impl Control {
     /// One that may never be ready.
     pub(crate) async fn run(store: StoreConfig, seeds: Intent) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = Config { api: any, admin: any, store, seeds };
+        let config = Config { api: any, advertise: None, admin: any, store, seeds };
         let (sender, bound) = oneshot::channel();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(shunt_control::run(config, shutdown.clone(), Some(sender)));

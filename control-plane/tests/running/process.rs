@@ -62,6 +62,7 @@ async fn a_second_process_is_refused() {
     let second = shunt_control::run(
         shunt_control::Config {
             api: ([127, 0, 0, 1], 0).into(),
+            advertise: None,
             admin: ([127, 0, 0, 1], 0).into(),
             store: StoreConfig::Embedded(folder.path().to_owned()),
             seeds: Intent::default(),
@@ -107,6 +108,7 @@ async fn a_store_of_a_newer_release_is_left_alone() {
     drop(other);
     let config = shunt_control::Config {
         api: ([127, 0, 0, 1], 0).into(),
+        advertise: None,
         admin: ([127, 0, 0, 1], 0).into(),
         store: StoreConfig::Embedded(folder.path().to_owned()),
         seeds: Intent::default(),

@@ -128,6 +128,7 @@ impl Client {
             have,
             first_session_id: plane.ids.first(),
             zone: plane.config.zone.clone(),
+            sequence: self.sequence,
         };
         pb::DataPlaneFrame { frame: Some(Up::Hello(hello)) }
     }

@@ -27,7 +27,27 @@ pub(super) async fn status(server: &Server) -> Result<Answer, Failure> {
         ("Tenants", status.tenants.to_string()),
         ("Sessions", status.sessions.to_string()),
     ]);
-    Ok(Answer::message(&status, format!("{words}\n\n{}", data_plane_table(&status.data_planes))))
+    let mut tables = data_plane_table(&status.data_planes);
+    if !status.replicas.is_empty() {
+        tables = format!("{}\n\n{tables}", replica_table(&status));
+    }
+    Ok(Answer::message(&status, format!("{words}\n\n{tables}")))
+}
+
+fn replica_table(status: &pb::Status) -> String {
+    let now = SystemTime::now();
+    let row = |replica: &pb::Replica| {
+        [
+            replica.id.clone(),
+            replica.api.clone(),
+            yes(replica.leader).to_owned(),
+            yes(replica.id == status.replica).to_owned(),
+            or_none(&replica.version),
+            age(replica.started.as_ref(), now),
+        ]
+    };
+    let header = ["CONTROL PLANE", "API", "LEADS", "ANSWERS", "VERSION", "UP FOR"];
+    table(header, status.replicas.iter().map(row), "No control planes")
 }
 
 pub(super) async fn policy(server: &Server, Policy::Get: &Policy) -> Result<Answer, Failure> {
