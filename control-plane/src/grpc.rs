@@ -24,6 +24,7 @@ use crate::follow::Standing;
 use crate::metrics::Metrics;
 use crate::planes::Planes;
 use shunt_proto::pb;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
@@ -44,6 +45,8 @@ pub(crate) struct Api {
     pub(crate) edits: Arc<Edits>,
     pub(crate) planes: Arc<Planes>,
     pub(crate) asking: Asking,
+    /// CNs that data planes are to avoid.
+    pub(crate) avoided: watch::Receiver<Arc<BTreeSet<String>>>,
     pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) store_kind: &'static str,
     pub(crate) metrics: Metrics,

@@ -7,6 +7,7 @@
 
 mod apply;
 mod asking;
+mod avoid;
 mod blocks;
 mod cluster;
 mod config;
@@ -121,6 +122,7 @@ impl Running {
         let mut registry = Registry::with_prefix("shunt_control");
         let metrics = metrics::Metrics::new(&mut registry);
         let (seeded_sender, seeded) = watch::channel(false);
+        let (avoided_sender, avoided) = watch::channel(Arc::default());
         let streams = TaskTracker::new();
         let seen = http::Seen {
             cluster: cluster.clone(),
@@ -136,6 +138,7 @@ impl Running {
             edits: Arc::clone(&edits),
             planes: Arc::clone(&planes),
             asking: asking::Asking::new(cluster.clone(), Arc::clone(&planes)),
+            avoided,
             standing: standing.clone(),
             store_kind: store.kind(),
             metrics,
@@ -156,6 +159,8 @@ impl Running {
             let hear = reports::hear::run(cluster.clone(), Arc::clone(&planes), me, over());
             tasks.spawn("hear reports", hear);
         }
+        let avoid = avoid::run(cluster.clone(), Arc::clone(&planes), avoided_sender, over());
+        tasks.spawn("gather health", avoid);
         let edits_of_leader = Arc::clone(&edits);
         tasks.spawn("reconcile", reconcile::run(cluster, edits_of_leader, planes, leadership, over()));
         tasks.spawn("tell health", tell_health(health, standing.clone(), over()));

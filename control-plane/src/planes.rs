@@ -40,10 +40,9 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// The CNs that are down for it, and why.
-    pub(crate) fn down(&self) -> BTreeMap<&str, &str> {
-        let down = self.cns.iter().filter(|(_, on)| on.health == Health::Down);
-        down.map(|(name, on)| (name.as_str(), on.reason.as_str())).collect()
+    /// The CNs that are down for it.
+    pub(crate) fn down(&self) -> BTreeSet<&str> {
+        self.cns.iter().filter(|(_, on)| on.health == Health::Down).map(|(name, _)| name.as_str()).collect()
     }
 }
 
@@ -173,7 +172,7 @@ pub(crate) struct Planes {
 struct Inner {
     planes: BTreeMap<String, Plane>,
     streams: u64,
-    /// How often a CN came up or went down for one that is connected here.
+    /// How often a CN came up or went down for one that is connected.
     edges: u64,
     totals: Option<Arc<Totals>>,
 }
@@ -294,6 +293,11 @@ impl Planes {
     /// Takes in what a data plane reported last to another replica; none: nothing is known of that any more.
     pub(crate) fn heard(&self, id: &str, heard: Option<Heard>) {
         let mut inner = self.inner.lock();
+        let down = |inner: &Inner| {
+            let plane = inner.planes.get(id).filter(|plane| plane.connected());
+            plane.map(|plane| plane.report.down().into_iter().map(str::to_owned).collect::<BTreeSet<_>>())
+        };
+        let before = down(&inner);
         let changed = match (inner.planes.get_mut(id), heard) {
             (Some(plane), Some(heard)) => plane.heard(heard),
             (None, Some(heard)) => {
@@ -307,6 +311,7 @@ impl Planes {
             (_, None) => false,
         };
         if changed {
+            inner.edges += u64::from(down(&inner) != before);
             self.tell(inner);
         }
     }
@@ -340,9 +345,16 @@ impl Planes {
         self.tell(inner);
     }
 
-    /// Differs whenever a CN came up or went down for a data plane that is connected here.
+    /// Differs whenever a CN came up or went down for a data plane that is connected, or one came or went that says so.
     pub(crate) fn edges(&self) -> u64 {
         self.inner.lock().edges
+    }
+
+    /// The CNs that are down for some that is connected.
+    pub(crate) fn down(&self) -> BTreeSet<String> {
+        let inner = self.inner.lock();
+        let connected = inner.planes.values().filter(|plane| plane.connected());
+        connected.flat_map(|plane| plane.report.down()).map(str::to_owned).collect()
     }
 
     /// What those that are connected here reported last, by id.
@@ -479,10 +491,11 @@ impl Planes {
         let mut inner = self.inner.lock();
         let Some(plane) = inner.planes.get_mut(&enrolled.id) else { return };
         if matches!(plane.link, Link::Connected { stream, .. } if stream == enrolled.stream) {
-            let before = Arc::clone(&plane.report);
+            let (before, was_connected) = (Arc::clone(&plane.report), plane.connected());
             change(plane);
             plane.seen = SystemTime::now();
-            let is_edge = !Arc::ptr_eq(&plane.report, &before) && plane.report.down() != before.down();
+            let is_other = !Arc::ptr_eq(&plane.report, &before) && plane.report.down() != before.down();
+            let is_edge = is_other || plane.connected() != was_connected;
             inner.edges += u64::from(is_edge);
             self.tell(inner);
         }

@@ -35,6 +35,8 @@ pub(crate) struct Routing {
     probes: mpsc::UnboundedSender<CnId>,
     /// CNs on loopback are not used, and why.
     refuses_loopback: bool,
+    /// Tells that a CN went down or came up.
+    edges: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -42,6 +44,8 @@ struct State {
     snapshot: Option<Arc<RoutingSnapshot>>,
     cns: HashMap<CnId, CnView>,
     tenants: HashMap<String, u32>,
+    /// CNs that are down for another data plane.
+    down_elsewhere: BTreeSet<String>,
     rng: Option<SmallRng>,
 }
 
@@ -56,6 +60,8 @@ struct CnView {
     refused: bool,
     /// It is avoided, where its tier has another, until a probe succeeds.
     doubted: bool,
+    /// Down for another data plane: it comes behind every other of its tier.
+    is_down_elsewhere: bool,
     /// When it was up last after being down.
     up_since: Option<Instant>,
     /// How often in a row it failed soon after that: what fails logins need not fail probes.
@@ -92,9 +98,13 @@ impl State {
 }
 
 impl CnView {
-    /// What a pick goes by: one that is doubted comes behind every other.
+    /// What a pick goes by: one that is doubted, here or elsewhere, comes behind every other.
     fn load(&self) -> u32 {
-        if self.doubted { DOUBTED.saturating_add(self.sessions) } else { self.sessions }
+        if self.doubted || self.is_down_elsewhere {
+            DOUBTED.saturating_add(self.sessions)
+        } else {
+            self.sessions
+        }
     }
 
     fn is_avoided(&self) -> bool {
@@ -181,7 +191,28 @@ impl Routing {
         let (probes, to_probe) = mpsc::unbounded_channel();
         let state = Mutex::new(State { rng: Some(SmallRng::from_rng(&mut rand::rng())), ..State::default() });
         let published = watch::Sender::new(None);
-        (Arc::new(Self { state, published, probes, refuses_loopback }), to_probe)
+        let edges = watch::Sender::new(());
+        (Arc::new(Self { state, published, probes, refuses_loopback, edges }), to_probe)
+    }
+
+    /// Tells that a CN went down or came up.
+    pub(crate) fn edges(&self) -> watch::Receiver<()> {
+        self.edges.subscribe()
+    }
+
+    /// These CNs are down for some data plane, and no others. Each that is new among them is asked at once: what it says
+    /// itself counts for more.
+    pub(crate) fn avoid(&self, cns: &BTreeSet<String>) {
+        let mut state = self.state.lock();
+        state.down_elsewhere.clone_from(cns);
+        for (cn, view) in &mut state.cns {
+            let is_down_elsewhere = cns.contains(cn.as_str());
+            let was = std::mem::replace(&mut view.is_down_elsewhere, is_down_elsewhere);
+            if is_down_elsewhere && !was && view.health != Health::Down {
+                // The receiver lives as long as the process.
+                let _ = self.probes.send(cn.clone());
+            }
+        }
     }
 
     /// Follows the snapshots that are published.
@@ -206,9 +237,10 @@ impl Routing {
                 .and_then(|old| old.cn(cn.name()))
                 .is_some_and(|old| old.cn.address != cn.cn.address);
             let known = state.snapshot.as_ref().is_some_and(|old| old.cn(cn.name()).is_some());
+            let is_down_elsewhere = state.down_elsewhere.contains(cn.name().as_str());
             let view = state.cns.entry(cn.name().clone()).or_default();
             if !known || moved {
-                *view = CnView { sessions: view.sessions, ..CnView::default() };
+                *view = CnView { sessions: view.sessions, is_down_elsewhere, ..CnView::default() };
                 if self.refuses_loopback && is_loopback(&cn.cn.address) {
                     view.health = Health::Down;
                     view.reason = LOOPBACK.to_owned();
@@ -360,6 +392,7 @@ impl Routing {
             view.relapse();
         }
         drop(state);
+        self.edges.send_replace(());
         tracing::warn!(%cn, reason, "cn is down");
         // The receiver lives as long as the process.
         let _ = self.probes.send(cn.clone());
@@ -436,6 +469,7 @@ impl Routing {
         if view.health == Health::Down || view.doubted {
             tracing::info!(%cn, "cn is up");
             view.up_since = Some(Instant::now());
+            self.edges.send_replace(());
         }
         view.doubted = false;
         view.useless = None;

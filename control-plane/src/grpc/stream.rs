@@ -14,7 +14,8 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use shunt_proto::cn::Health;
 use shunt_proto::pb::{self, control_frame::Frame, data_plane_frame, killed::Outcome};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
@@ -62,11 +63,19 @@ impl<'a> Stream<'a> {
         outgoing: &Outgoing,
     ) -> Result<&'static str, Error> {
         let mut snapshots = self.api.cluster.snapshots();
+        let mut avoided = self.api.avoided.clone();
+        // A new stream begins with none.
+        let mut told = Arc::<BTreeSet<String>>::default();
         loop {
             snapshots.mark_unchanged();
             for frame in self.feed.next(&self.api.cluster.view()) {
                 self.count(&frame);
                 self.outbox.push_back(frame);
+            }
+            let newest = Arc::clone(&avoided.borrow_and_update());
+            if newest != told {
+                self.avoid(&newest);
+                told = newest;
             }
             let heard = tokio::select! {
                 () = self.api.shutdown.cancelled() => return Err(Error::Stopping),
@@ -89,6 +98,7 @@ impl<'a> Stream<'a> {
                     continue;
                 }
                 Ok(()) = snapshots.changed() => continue,
+                Ok(()) = avoided.changed() => continue,
                 frame = incoming.message(), if self.outbox.len() < OUTBOX => frame,
             };
             match heard {
@@ -101,6 +111,12 @@ impl<'a> Stream<'a> {
                 Err(_) => return Ok("its connection broke"),
             }
         }
+    }
+
+    /// In place of what it was told before, where that has not gone out yet.
+    fn avoid(&mut self, cns: &BTreeSet<String>) {
+        self.outbox.retain(|frame| !matches!(frame, Frame::Avoid(_)));
+        self.outbox.push_back(Frame::Avoid(pb::Avoid { cns: cns.iter().cloned().collect() }));
     }
 
     fn count(&self, frame: &Frame) {

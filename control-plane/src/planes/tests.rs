@@ -240,3 +240,22 @@ async fn what_was_acknowledged_before_the_store_went_back_does_not_count() {
     planes.went_back();
     assert!(!planes.is_clear("cn-1", 510, [&"dp-1".to_owned()].into_iter()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_another_replica_hears_of_a_cn_is_avoided_here_too() {
+    let planes = Planes::new();
+    let mut down = report(1, 5, &[("cn-1", 4), ("cn-2", 1)]);
+    planes.heard("dp-1", heard("cp-2", 1, down.clone()));
+    let before = planes.edges();
+    down.sequence = 2;
+    down.cns.get_mut("cn-1").unwrap().health = Health::Down;
+    planes.heard("dp-1", heard("cp-2", 1, down.clone()));
+    assert!(planes.edges() != before);
+    assert_eq!(planes.down(), ["cn-1".to_owned()].into());
+    let before = planes.edges();
+    down.sequence = 3;
+    planes.heard("dp-1", heard("cp-2", 1, down));
+    assert_eq!(planes.edges(), before, "that is known");
+    planes.heard("dp-1", None);
+    assert!(planes.edges() != before && planes.down().is_empty(), "it is nobody's word any more");
+}

@@ -434,3 +434,28 @@ async fn shutting_down_ends_streams_and_says_so_first() {
     // And it can start again at once, in the same folder.
     Control::start(folder.path()).await.stop().await;
 }
+
+/// What one data plane found out the others hear at once, and hear when it is over.
+#[tokio::test]
+async fn a_cn_that_is_down_for_one_is_avoided_by_all() {
+    let folder = tempdir().unwrap();
+    let control = Control::start(folder.path()).await;
+    for (cn, port) in [("cn-1", 1), ("cn-2", 2), ("cn-3", 3)] {
+        control.cn(cn, &format!("127.0.0.1:{port}"), "").await;
+    }
+    let mut one = FakePlane::new(control.channel(), "dp-1").await;
+    let mut other = FakePlane::new(control.channel(), "dp-2").await;
+    for (down, avoided) in [(&["cn-2"][..], &["cn-2"][..]), (&["cn-2", "cn-3"], &[]), (&["cn-3"], &["cn-3"])]
+    {
+        one.report_down(down).await;
+        for plane in [&mut one, &mut other] {
+            assert_eq!(plane.avoids().await, avoided, "{down:?}");
+        }
+    }
+    // Who comes later hears it too, and when it goes that is nobody's word any more.
+    let mut late = FakePlane::new(control.channel(), "dp-3").await;
+    assert_eq!(late.avoids().await, ["cn-3"]);
+    drop(one);
+    assert!(other.avoids().await.is_empty() && late.avoids().await.is_empty());
+    control.stop().await;
+}

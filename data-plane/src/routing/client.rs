@@ -71,6 +71,8 @@ impl Client {
             };
             let begun = Instant::now();
             let ended = self.stream(&endpoint).await;
+            // Nobody tells when that ends.
+            self.plane.routing.avoid(&std::collections::BTreeSet::new());
             self.plane.metrics.control_connected(false);
             match ended {
                 Ok(()) => tracing::info!(endpoint, "control plane ended the stream"),
@@ -151,6 +153,7 @@ impl Stream<'_> {
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut answers = JoinSet::new();
         let mut last_report = None;
+        let mut edges = self.client.plane.routing.edges();
         loop {
             tokio::select! {
                 frame = down.next() => {
@@ -172,10 +175,15 @@ impl Stream<'_> {
                             }
                         }
                         Some(Down::Killed(killed)) => self.killed(killed),
+                        Some(Down::Avoid(pb::Avoid { cns })) => {
+                            self.client.plane.routing.avoid(&cns.into_iter().collect());
+                        }
                         None => {}
                     }
                 }
                 _ = every.tick() => self.report(&mut last_report).await?,
+                // Others are to be spared what this one found out.
+                Ok(()) = edges.changed() => self.report(&mut last_report).await?,
                 Some(asked) = self.client.kills.recv() => self.kill(asked).await?,
             }
         }

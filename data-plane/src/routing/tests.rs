@@ -169,3 +169,40 @@ fn loopback_cns_stay_unused_behind_an_open_listener() {
     assert!(routing.place(&request(), &[]).is_err());
     assert!(routing.counts().1[0].reason.contains("cn_proxy_protocol"));
 }
+
+#[test]
+fn a_cn_that_is_down_for_another_data_plane_is_used_where_there_is_no_other() {
+    let (routing, mut probes) = Routing::new(false);
+    routing.publish(&snapshot(1, &["cn-1", "cn-2"]));
+    while probes.try_recv().is_ok() {}
+    let cn_1 = CnId::new("cn-1").unwrap();
+    let named: BTreeSet<String> = ["cn-1".to_owned()].into();
+    routing.avoid(&named);
+    routing.avoid(&named);
+    assert_eq!(probes.try_recv().as_ref(), Ok(&cn_1), "it is asked itself");
+    assert!(probes.try_recv().is_err(), "once");
+    let places: Vec<_> = (0..4).map(|_| routing.place(&request(), &[]).unwrap()).collect();
+    assert_eq!(sessions(&routing), [0, 4]);
+    let last = routing.place(&request(), &[CnId::new("cn-2").unwrap()]).unwrap();
+    assert_eq!(last.cn.name(), &cn_1, "there is no other");
+    drop((places, last));
+    routing.avoid(&BTreeSet::new());
+    let places: Vec<_> = (0..4).map(|_| routing.place(&request(), &[]).unwrap()).collect();
+    assert_eq!(sessions(&routing), [2, 2]);
+    drop(places);
+}
+
+#[tokio::test]
+async fn whoever_reports_hears_at_once_that_a_cn_went_down_or_came_up() {
+    let (routing, _probes) = Routing::new(false);
+    routing.publish(&snapshot(1, &["cn-1"]));
+    let cn = CnId::new("cn-1").unwrap();
+    let mut edges = routing.edges();
+    routing.failed(&cn, AT, "it died");
+    assert!(edges.has_changed().unwrap());
+    edges.mark_unchanged();
+    routing.failed(&cn, AT, "it is dead yet");
+    assert!(!edges.has_changed().unwrap());
+    assert!(routing.succeeded(&cn, AT, baseline()));
+    assert!(edges.has_changed().unwrap());
+}

@@ -314,3 +314,40 @@ async fn a_leader_that_ends_resigns() -> Result<()> {
     println!("another one leads after {:?}", stopped.elapsed());
     Ok(())
 }
+
+/// The moment of the first line of a log that says so, in seconds of the day.
+fn said_at(log: &str, what: &str) -> Option<f64> {
+    let line = log.lines().find(|line| line.contains(what))?;
+    let time = line.split('T').nth(1)?.split('Z').next()?;
+    time.split(':').try_fold(0.0, |sum, part| Some(sum * 60.0 + part.parse::<f64>().ok()?))
+}
+
+/// What a data plane finds out is known to every replica, and to every data plane, before these have tried for themselves.
+#[tokio::test]
+async fn a_cn_that_dies_is_avoided_by_all() -> Result<()> {
+    let etcd = Etcd::start(1).await?;
+    let (cn, mut dies) = (own_cn(Options::new()).await?, own_cn(Options::new()).await?);
+    let group = Group::named("shared").cn("cn-1", cn.address()).cn_by_name("cn-2", cn.address());
+    let mut shunt = setup().group(group.cn("cn-3", dies.address())).replicas(&etcd, 2, 2).await?;
+    stand::seen(&shunt).await;
+    dies.kill()?;
+    let mut noted: Vec<f64> = Vec::new();
+    for name in ["control-1", "control-2"] {
+        let process = shunt.plane(name).process()?;
+        noted.push(
+            eventually(&format!("{name} has it avoided"), async || {
+                said_at(&process.output(), "avoid these cns={\"cn-3\"}").context("not yet")
+            })
+            .await,
+        );
+    }
+    let mut found = Vec::new();
+    for name in ["data-1", "data-2"] {
+        found.extend(said_at(&shunt.plane(name).process()?.output(), "cn is down cn=cn-3"));
+    }
+    let first = found.into_iter().reduce(f64::min).context("nobody found out")?;
+    let last = noted.into_iter().reduce(f64::max).context("two replicas")?;
+    println!("all know {:.0} ms after the first", (last - first) * 1000.0);
+    ensure!(last - first < 1.0, "{first} {last}");
+    Ok(())
+}

@@ -29,6 +29,8 @@ pub(crate) struct FakePlane {
     frames: Streaming<pb::ControlFrame>,
     sequence: u64,
     chunks: Vec<Entry>,
+    /// What it was told to avoid while it waited for something else.
+    avoided: Option<Vec<String>>,
 }
 
 impl FakePlane {
@@ -64,7 +66,16 @@ impl FakePlane {
         let Some(Frame::Welcome(welcome)) = first.and_then(|frame| frame.frame) else {
             panic!("the first frame is no welcome")
         };
-        Ok(Self { welcome, state, sessions: Vec::new(), say, frames, sequence: 0, chunks: Vec::new() })
+        Ok(Self {
+            welcome,
+            state,
+            sessions: Vec::new(),
+            say,
+            frames,
+            sequence: 0,
+            chunks: Vec::new(),
+            avoided: None,
+        })
     }
 
     /// A stream whose first frame is `first`.
@@ -124,9 +135,31 @@ impl FakePlane {
                         return Took::Snapshot;
                     }
                 }
+                Frame::Avoid(avoid) => self.avoided = Some(avoid.cns),
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// What it is told next to avoid.
+    pub(crate) async fn avoids(&mut self) -> Vec<String> {
+        if let Some(avoided) = self.avoided.take() {
+            return avoided;
+        }
+        match self.next().await.unwrap().expect("the stream ended") {
+            Frame::Avoid(avoid) => avoid.cns,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reports that these CNs are down.
+    pub(crate) async fn report_down(&mut self, cns: &[&str]) {
+        let down = |cn: &&str| pb::CnReport {
+            cn: (*cn).into(),
+            health: pb::cn::Health::Down.into(),
+            ..pb::CnReport::default()
+        };
+        self.report_all(cns.iter().map(down).collect(), vec![]).await;
     }
 
     /// The next state, acknowledged.
