@@ -51,8 +51,12 @@ impl Ear {
     }
 }
 
-/// The data planes of which any part changed from `old` to `new`.
+/// The data planes of which any part changed from `old` to `new`; all of them where replicas came or went.
 fn changed(old: &View, new: &View) -> BTreeSet<String> {
+    let all = old.reports.values().chain(new.reports.values());
+    if !old.replicas.keys().eq(new.replicas.keys()) {
+        return all.map(|stored| stored.report.data_plane.clone()).collect();
+    }
     if Arc::ptr_eq(&old.reports, &new.reports) {
         return BTreeSet::new();
     }
@@ -118,6 +122,11 @@ fn whole(view: &View, replica: &str, id: &str) -> Option<(u64, Heard)> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+
+    /// The data planes of which it looks at again what they reported.
+    pub(crate) fn looked_at(old: &View, new: &View) -> BTreeSet<String> {
+        changed(old, new)
+    }
 
     /// What a replica makes of a view.
     pub(crate) fn heard(view: &View, id: &str, myself: &str) -> Option<Heard> {

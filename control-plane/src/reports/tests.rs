@@ -1,4 +1,4 @@
-use super::hear::tests::heard;
+use super::hear::tests::{heard, looked_at};
 use super::*;
 use crate::cluster::Stored;
 use crate::keys::Value;
@@ -252,4 +252,21 @@ async fn what_went_down_is_written_first_and_what_looks_old_last() {
     let same = now.keys().map(|id| (id.clone(), counted(1, 2, 3))).collect();
     tokio::time::advance(REFRESH).await;
     assert_eq!(due(&teller, &same), ["dp-4", "dp-1", "dp-2", "dp-3"]);
+}
+
+#[test]
+fn what_changed_is_looked_at_and_all_of_it_where_a_replica_came_or_went() {
+    let (one, two) = (counted(1, 7, 3), counted(1, 7, 4));
+    let both = view(&[("cp-1", "dp-1", &one), ("cp-1", "dp-2", &two)]);
+    assert!(looked_at(&both, &both.clone()).is_empty());
+    let mut changed = both.clone();
+    let key = "report/cp-1/dp-2/1";
+    let stored = Stored::clone(&both.reports[key]);
+    Arc::make_mut(&mut changed.reports).insert(key.to_owned(), Arc::new(stored));
+    assert_eq!(looked_at(&both, &changed), ["dp-2".to_owned()].into());
+    // What it reported is there before it is.
+    let mut before = both.clone();
+    Arc::make_mut(&mut before.replicas).clear();
+    assert_eq!(heard(&before, "dp-1", "cp-2"), None);
+    assert_eq!(looked_at(&before, &both).len(), 2);
 }
