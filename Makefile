@@ -1,7 +1,7 @@
 # What people do here, in one word each. The work is in deploy/local and tests.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo up down build check test test-rust test-clients test-readme fuzz soak bench micro micro-baseline
+.PHONY: help demo up up-ha down build check test test-rust test-clients test-readme fuzz soak bench micro micro-baseline
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -11,6 +11,9 @@ demo: ## the main job, seen working on real servers with real clients; removes w
 
 up: ## a local cluster that stays: three MariaDB servers with Shunt in front
 	@deploy/local/up.sh
+
+up-ha: ## the same of which anything may die: three etcd, three control planes, two data planes; each to be killed
+	@deploy/local/up-ha.sh
 
 down: ## the end of it
 	@deploy/local/down.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ends what up.sh started and removes its data. Does nothing where nothing is up.
+# Ends what up.sh and up-ha.sh started and removes their data. Does nothing where nothing is up.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/shunt-lib.sh"
 
@@ -10,4 +10,12 @@ if [[ -d $dir ]]; then
 fi
 "$ROOT/deploy/local/cluster.sh" down --dir "$VAR/up" 8>&-
 rm -rf -- "$dir" "$STATE/client.cnf"
+
+ha="$STATE/up-ha"
+if [[ -d $ha ]]; then
+  lock "$ha/lock"
+  stop_programs "$ha"
+fi
+"$ROOT/deploy/local/cluster.sh" down --dir "$VAR/up-ha" 8>&-
+rm -rf -- "$ha" "$STATE/client-ha.cnf"
 rmdir "$VAR" 2>/dev/null || true

@@ -1,5 +1,5 @@
-# Building, configuring, starting and stopping shunt-standalone; shared by demo.sh, up.sh and the
-# tests' scripts. Sourced, never run. Knows of Shunt what its operators know: the configuration,
+# Building, configuring, starting and stopping Shunt's programs, and etcd; shared by demo.sh, up.sh,
+# up-ha.sh and the tests' scripts. Sourced, never run. Knows of Shunt what its operators know: the configuration,
 # /readyz and the programs' names.
 # shellcheck shell=bash
 
@@ -9,6 +9,11 @@ BIN="${CARGO_TARGET_DIR:-$ROOT/target}/debug"
 build_shunt() {
   need cargo
   (cd "$ROOT" && cargo build --locked --quiet -p shunt-standalone -p shuntctl) || die "the build failed"
+}
+
+build_planes() {
+  need cargo
+  (cd "$ROOT" && cargo build --locked --quiet -p shunt-control -p shunt-data -p shuntctl) || die "the build failed"
 }
 
 # http_ok PORT PATH: whether a GET is answered with 200 within two seconds. Without curl, which a
@@ -53,3 +58,51 @@ start_shunt() {
 
 # Its own limit for ending in order is 30 s.
 stop_shunt() { stop_group "$1/pid" "$1/shunt.yaml" 40; }
+
+# --- several programs in one folder -------------------------------------------
+
+# start_program DIR NAME PROGRAM PORT: DIR/NAME.yaml is its configuration; it is ready when /readyz of
+# PORT says so.
+start_program() {
+  local dir=$1 name=$2 program=$3 port=$4
+  program_runs() { runs "$(pid_of "$dir/$name.pid")" "$dir/$name.yaml"; }
+  program_runs && return
+  ! port_used "$port" || die "port $port is in use"
+  setsid "$BIN/$program" --config "$dir/$name.yaml" </dev/null >>"$dir/$name.log" 2>&1 8>&- &
+  echo $! >"$dir/$name.pid"
+  disown $!
+  program_ready_or_dead() { ! program_runs || http_ok "$port" /readyz; }
+  if ! wait_until 30 program_ready_or_dead || ! program_runs; then
+    say "--- the last lines of $dir/$name.log:"
+    tail -n 25 "$dir/$name.log" >&2 || true
+    die "$name did not become ready"
+  fi
+}
+
+# start_etcd DIR N MEMBERS: member N of three, with clients on port 2390+N and its peers on 2400+N.
+start_etcd() {
+  local dir=$1 n=$2 members=$3 name=etcd-$2
+  need etcd
+  ! runs "$(pid_of "$dir/$name.pid")" "$dir/$name.data" || return 0
+  ! port_used $((2390 + n)) || die "port $((2390 + n)) is in use"
+  # Debian's unit sets ETCD_… for its own etcd. An hour of history is enough to look back.
+  env -i PATH="$PATH" setsid etcd --name "$name" --data-dir "$dir/$name.data" --logger zap \
+    --listen-client-urls "http://127.0.0.1:$((2390 + n))" --advertise-client-urls "http://127.0.0.1:$((2390 + n))" \
+    --listen-peer-urls "http://127.0.0.1:$((2400 + n))" --initial-advertise-peer-urls "http://127.0.0.1:$((2400 + n))" \
+    --initial-cluster "$members" --auto-compaction-retention 1h </dev/null >>"$dir/$name.log" 2>&1 8>&- &
+  echo $! >"$dir/$name.pid"
+  disown $!
+}
+
+etcd_answers() { http_ok $((2390 + $1)) /health; }
+
+# stop_programs DIR: data planes first, etcd last.
+stop_programs() {
+  local dir=$1 name
+  for name in data-1 data-2 control-1 control-2 control-3; do
+    stop_group "$dir/$name.pid" "$dir/$name.yaml" 40
+  done
+  for name in etcd-1 etcd-2 etcd-3; do
+    stop_group "$dir/$name.pid" "$dir/$name.data" 10
+  done
+}
