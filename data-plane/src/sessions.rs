@@ -66,6 +66,8 @@ pub(crate) struct View {
     moving: RefCell<Option<Option<CnId>>>,
     /// It waits to be settled.
     pub(crate) is_queued: Cell<bool>,
+    /// It does so for a moment that it was given.
+    pub(crate) is_parked: Cell<bool>,
     /// Something happened since all of its state was known.
     is_unsettled: Cell<bool>,
     /// What its CN said when it was asked last cannot be on another CN, or is not known.
@@ -194,6 +196,7 @@ impl Sessions {
             last_move: RefCell::default(),
             moving: RefCell::default(),
             is_queued: Cell::new(false),
+            is_parked: Cell::new(false),
             is_unsettled: Cell::new(false),
             is_tied: Cell::new(false),
         });

@@ -33,6 +33,8 @@ struct Waiting {
     view: Weak<View>,
     since: Instant,
     due: Instant,
+    /// It waits for a moment that it was given, and not for a rest.
+    is_parked: bool,
     /// Its turn on its CN is `due`.
     has_turn: bool,
 }
@@ -73,17 +75,23 @@ pub(crate) struct Settling {
 }
 
 impl Settling {
-    /// `view` is to be settled: when it has rested, or at `due` where that is given. Once until that is done.
+    /// `view` is to be settled: when it has rested, or at `due` where that is given. Once until that is done; one that waits
+    /// for its `due` does so no longer when it is to be settled without one.
     pub(crate) fn add(&self, view: &Rc<View>, due: Option<Instant>) {
         if view.is_queued.replace(true) {
+            if due.is_none() && view.is_parked.replace(false) {
+                self.arrived.notify_one();
+            }
             return;
         }
+        view.is_parked.set(due.is_some());
         let since = Instant::now();
         let due = due.unwrap_or(since + self.after.get());
         self.waiting.borrow_mut().push_back(Waiting {
             view: Rc::downgrade(view),
             since,
             due,
+            is_parked: view.is_parked.get(),
             has_turn: false,
         });
         self.arrived.notify_one();
@@ -101,6 +109,10 @@ impl Settling {
         for _ in 0..waiting.len() {
             let Some(mut one) = waiting.pop_front() else { break };
             let Some(view) = one.view.upgrade() else { continue };
+            if one.is_parked && !view.is_parked.get() {
+                // What it waited for is not there any more.
+                (one.is_parked, one.since, one.due) = (false, now, now + self.after.get());
+            }
             if one.due <= now {
                 match self.due(&view, &mut one, now, rate) {
                     None => {
@@ -228,6 +240,19 @@ mod tests {
             }
         }
         assert_eq!(told(&sessions), 1);
+    }
+
+    #[test]
+    fn one_that_waits_for_long_is_told_sooner_when_that_is_wanted() {
+        let settling = Settling::default();
+        let table = Rc::new(Sessions::default());
+        let one = table.enrol(1, "127.0.0.1:1".parse().unwrap());
+        one.view.show(State::Idle, 0, 0);
+        let now = Instant::now() + Duration::from_secs(1);
+        settling.add(&one.view, Some(now + Duration::from_secs(3600)));
+        assert!(settling.look(now, 10.0).is_some_and(|next| next > now + Duration::from_secs(3000)));
+        settling.add(&one.view, None);
+        assert!(settling.look(now, 10.0).is_none() && !one.view.is_queued.get());
     }
 
     #[test]

@@ -259,18 +259,23 @@ async fn settling_leaves_what_the_last_statement_left() -> Result<()> {
     let shunt = two.shunt(|setup| setup.set("policy.migrate.last_result_grace", "1h")).await?;
     let mut s = login(&shunt, &app()).await?;
     let mut watched = login(&shunt, &app()).await?;
-    for (last, then, answer) in [
-        ("INSERT INTO t (v) VALUES (2), (3)", "SELECT ROW_COUNT()", "2"),
-        ("SELECT CAST('x' AS INT)", "SELECT @@warning_count", "1"),
-        ("SELECT SQL_CALC_FOUND_ROWS 1 FROM seq_1_to_7 LIMIT 2", "SELECT FOUND_ROWS()", "7"),
-        ("DO 1", "SELECT ROW_COUNT()", "0"),
+    for (last, then, answer, is_put_back) in [
+        ("INSERT INTO t (v) VALUES (2), (3)", "SELECT ROW_COUNT()", "2", false),
+        ("SELECT CAST('x' AS INT)", "SELECT @@warning_count", "1", false),
+        ("SELECT SQL_CALC_FOUND_ROWS 1 FROM seq_1_to_7 LIMIT 2", "SELECT FOUND_ROWS()", "7", true),
+        ("SELECT 1 FROM t", "SELECT ROW_COUNT()", "-1", true),
+        ("DO 1", "SELECT ROW_COUNT()", "0", true),
     ] {
         s.run("SET @a = 1").await?;
         s.query(last).await?;
-        // Time enough for it: another session is settled that was due later.
-        let before = metric(&shunt, 0, "shunt_data_settled_total", "known").await?;
-        watched.run("SET @b = 1").await?;
-        asked(&shunt, before + 1.0).await;
+        if is_put_back {
+            settled(&shunt, &s).await;
+        } else {
+            // Time enough for it: another session is settled that was due later.
+            let before = metric(&shunt, 0, "shunt_data_settled_total", "known").await?;
+            watched.run("SET @b = 1").await?;
+            asked(&shunt, before + 1.0).await;
+        }
         assert_eq!(s.value(then).await?, answer, "{then} behind {last}");
     }
     s.quit().await
