@@ -194,6 +194,18 @@ async fn what_was_reported_to_others_counts_once() {
     );
 }
 
+/// A replica that has just begun has not heard what a data plane reported elsewhere: that comes behind the data plane itself.
+#[tokio::test(start_paused = true)]
+async fn what_was_reported_before_a_stream_began_does_not_end_it() {
+    let planes = Planes::new();
+    let one = planes.enrol(Newcomer { sequence: 9, ..newcomer("dp-1", 1) }).unwrap();
+    planes.heard("dp-1", heard("cp-2", 1, report(9, 5, &[("cn-1", 4)])));
+    assert!(!one.superseded.is_cancelled());
+    assert_eq!(planes.whereabouts("dp-1"), Whereabouts::Here);
+    planes.heard("dp-1", heard("cp-2", 1, report(10, 5, &[("cn-1", 4)])));
+    assert!(one.superseded.is_cancelled());
+}
+
 #[tokio::test(start_paused = true)]
 async fn counts_of_a_replica_that_is_gone_stay_for_a_while() {
     let planes = Planes::new();

@@ -111,6 +111,22 @@ fn a_cn_that_joins_gets_its_share_of_those_that_may_use_it() {
     assert!(filling(&snapshot(&cns), UP, &sessions, Fill::These(&ids(&["new"])), &none).is_empty());
 }
 
+/// One that moves already, nobody knows where to: it is neither told again nor taken for another's share.
+#[test]
+fn one_that_moves_is_left_alone() {
+    let cns = [("one", "", CnState::Working), ("new", "", CnState::Working)];
+    let mut sessions: Vec<Seen> = (0..4).map(|n| session(n, "", "one", n == 3)).collect();
+    sessions[3].is_moving = true;
+    let moves = filling(&snapshot(&cns), UP, &sessions, Fill::All, &BTreeSet::new());
+    assert!(moves.len() == 2 && moves.iter().all(|(id, ..)| *id != 3), "{moves:?}");
+
+    let mut work = Work::default();
+    let wanted = (0..4).map(|id| (id, None)).collect();
+    let told: Vec<u32> =
+        work.tell(&sessions, wanted, 1000.0, Instant::now()).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(told, [0, 1, 2]);
+}
+
 proptest! {
     /// Whatever the counts are: the CN that joined has its share, nobody falls below its own, no session goes twice.
     #[test]
