@@ -23,9 +23,10 @@ fn the_examples_are_valid() {
     std::fs::write(folder.path().join("cn-password"), "secret\n").unwrap();
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
     let mut seen = Vec::new();
-    for entry in std::fs::read_dir(&examples).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+    let files = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let three_machines = examples.join("three-machines");
+    for path in files(&examples).chain(files(&three_machines)).filter(|path| path.is_file()) {
+        let name = path.strip_prefix(&examples).unwrap().to_str().unwrap().to_owned();
         // The keys of each plane are known to this program too.
         let checked = standalone(folder.path(), &["--check", "--config", path.to_str().unwrap()]);
         assert!(checked.status.success(), "{name}: {}", text(&checked.stderr));
@@ -33,14 +34,17 @@ fn the_examples_are_valid() {
         seen.push(name);
     }
     seen.sort();
-    assert_eq!(seen, ["control.yaml", "data.yaml", "standalone.yaml"]);
+    let of_three = ["three-machines/control.yaml", "three-machines/data.yaml"];
+    assert_eq!(seen, [&["control.yaml", "data.yaml", "standalone.yaml"], &of_three[..]].concat());
     // Nor is one of them valid only because another plane knows its keys.
     let document = |name: &str| shunt_proto::yaml::Document::read(&examples.join(name)).unwrap();
-    shunt_control::Config::of(&document("control.yaml")).unwrap();
-    let problems = shunt_data::Config::of(&document("data.yaml")).unwrap_err();
-    // The password file is not where this test runs: nothing else is wrong.
-    assert_eq!(problems.to_string().lines().count(), 1, "{problems}");
-    assert!(problems.to_string().contains("password_file"), "{problems}");
+    for (control, data) in [("control.yaml", "data.yaml"), of_three.into()] {
+        shunt_control::Config::of(&document(control)).unwrap();
+        let problems = shunt_data::Config::of(&document(data)).unwrap_err();
+        // The password file is not where this test runs: nothing else is wrong.
+        assert_eq!(problems.to_string().lines().count(), 1, "{problems}");
+        assert!(problems.to_string().contains("password_file"), "{problems}");
+    }
 }
 
 #[test]
