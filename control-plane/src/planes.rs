@@ -66,27 +66,23 @@ pub(crate) struct Newcomer {
     pub(crate) sequence: u64,
 }
 
-/// What a data plane reported last to another replica.
+/// What a data plane reported last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Heard {
-    pub(crate) replica: String,
+pub(crate) struct Told {
     pub(crate) incarnation: u64,
     pub(crate) version: String,
+    /// The newest state that it acknowledged.
     pub(crate) acked: u64,
     pub(crate) refused: String,
     pub(crate) report: Arc<Report>,
     pub(crate) seen: SystemTime,
 }
 
-/// What a data plane that is connected here reported last, for the other replicas.
+/// The same, to another replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
-    pub(crate) incarnation: u64,
-    pub(crate) version: String,
-    pub(crate) acked: u64,
-    pub(crate) refused: String,
-    pub(crate) report: Arc<Report>,
-    pub(crate) seen: SystemTime,
+pub(crate) struct Heard {
+    pub(crate) replica: String,
+    pub(crate) told: Told,
 }
 
 impl Told {
@@ -179,16 +175,11 @@ struct Inner {
 
 #[derive(Debug)]
 struct Plane {
-    incarnation: u64,
-    version: String,
-    acked: u64,
-    refused: String,
-    report: Arc<Report>,
+    told: Told,
     /// Of the last report that it had sent when its stream began: what others heard up to that is older than the stream.
     sequence: u64,
     /// The revision at which the store had its block of session ids; 0: it has not been claimed yet.
     claimed: u64,
-    seen: SystemTime,
     link: Link,
 }
 
@@ -242,31 +233,29 @@ impl Planes {
         let stream = inner.streams;
         let mut report = Arc::default();
         if let Some(before) = inner.planes.get_mut(&id) {
-            if before.incarnation > incarnation {
-                return Err(Error::OlderIncarnation { id, incarnation, newest: before.incarnation });
+            if before.told.incarnation > incarnation {
+                return Err(Error::OlderIncarnation { id, incarnation, newest: before.told.incarnation });
             }
             if let Link::Connected { superseded, .. } = &before.link {
                 superseded.cancel();
             }
             // The same process: what it reported still holds until it reports again.
-            if before.incarnation == incarnation {
-                report = std::mem::take(&mut before.report);
+            if before.told.incarnation == incarnation {
+                report = std::mem::take(&mut before.told.report);
             }
         }
         let (sender, asks) = mpsc::channel(WAITING);
         let superseded = CancellationToken::new();
         let link = Link::Connected { stream, asks: sender, superseded: superseded.clone() };
-        let plane = Plane {
+        let told = Told {
             incarnation,
             version,
             acked: revision,
             refused: String::new(),
             report,
-            sequence,
-            claimed: 0,
             seen: SystemTime::now(),
-            link,
         };
+        let plane = Plane { told, sequence, claimed: 0, link };
         inner.planes.insert(id.clone(), plane);
         self.tell(inner);
         Ok(Enrolled { planes: Arc::clone(self), id, stream, asks, superseded })
@@ -295,7 +284,8 @@ impl Planes {
         let mut inner = self.inner.lock();
         let down = |inner: &Inner| {
             let plane = inner.planes.get(id).filter(|plane| plane.connected());
-            plane.map(|plane| plane.report.down().into_iter().map(str::to_owned).collect::<BTreeSet<_>>())
+            plane
+                .map(|plane| plane.told.report.down().into_iter().map(str::to_owned).collect::<BTreeSet<_>>())
         };
         let before = down(&inner);
         let changed = match (inner.planes.get_mut(id), heard) {
@@ -339,8 +329,8 @@ impl Planes {
     pub(crate) fn went_back(&self) {
         let mut inner = self.inner.lock();
         for plane in inner.planes.values_mut() {
-            plane.acked = 0;
-            Arc::make_mut(&mut plane.report).revision = 0;
+            plane.told.acked = 0;
+            Arc::make_mut(&mut plane.told.report).revision = 0;
         }
         self.tell(inner);
     }
@@ -354,14 +344,15 @@ impl Planes {
     pub(crate) fn down(&self) -> BTreeSet<String> {
         let inner = self.inner.lock();
         let connected = inner.planes.values().filter(|plane| plane.connected());
-        connected.flat_map(|plane| plane.report.down()).map(str::to_owned).collect()
+        connected.flat_map(|plane| plane.told.report.down()).map(str::to_owned).collect()
     }
 
     /// What those that are connected here reported last, by id.
     pub(crate) fn told(&self) -> BTreeMap<String, Told> {
         let inner = self.inner.lock();
-        let here = inner.planes.iter().filter(|(_, plane)| plane.is_here() && plane.report.sequence != 0);
-        here.map(|(id, plane)| (id.clone(), plane.told())).collect()
+        let here =
+            inner.planes.iter().filter(|(_, plane)| plane.is_here() && plane.told.report.sequence != 0);
+        here.map(|(id, plane)| (id.clone(), plane.told.clone())).collect()
     }
 
     /// The ids of those that are connected, here or to another replica.
@@ -373,7 +364,7 @@ impl Planes {
     /// The ids of those that are gone, and had sessions.
     pub(crate) fn silent(&self) -> Vec<String> {
         let inner = self.inner.lock();
-        let had = |plane: &Plane| plane.report.cns.values().any(|cn| cn.sessions > 0);
+        let had = |plane: &Plane| plane.told.report.cns.values().any(|cn| cn.sessions > 0);
         let silent = inner.planes.iter().filter(|(_, plane)| !plane.connected() && had(plane));
         silent.map(|(id, _)| id.clone()).collect()
     }
@@ -409,11 +400,11 @@ impl Planes {
     pub(crate) fn shown(&self, id: &str) -> Option<Shown> {
         self.inner.lock().planes.get(id).map(|plane| Shown {
             connected: plane.connected(),
-            sessions: plane.report.cns.values().fold(0, |sum, cn| sum.saturating_add(cn.sessions)),
-            revision: plane.report.revision.max(plane.acked),
-            version: plane.version.clone(),
-            refused: plane.refused.clone(),
-            seen: plane.seen,
+            sessions: plane.told.report.cns.values().fold(0, |sum, cn| sum.saturating_add(cn.sessions)),
+            revision: plane.told.report.revision.max(plane.told.acked),
+            version: plane.told.version.clone(),
+            refused: plane.told.refused.clone(),
+            seen: plane.told.seen,
         })
     }
 
@@ -425,11 +416,11 @@ impl Planes {
         }
         let mut totals = Totals::default();
         for plane in inner.planes.values() {
-            for (name, cn) in &plane.report.cns {
+            for (name, cn) in &plane.told.report.cns {
                 add(&mut totals.cns, name, cn.sessions);
                 totals.sessions = totals.sessions.saturating_add(cn.sessions);
             }
-            for (name, sessions) in &plane.report.tenants {
+            for (name, sessions) in &plane.told.report.tenants {
                 add(&mut totals.tenants, name, *sessions);
             }
         }
@@ -442,8 +433,9 @@ impl Planes {
     pub(crate) fn health(&self, cn: &str) -> (Health, String) {
         let inner = self.inner.lock();
         health(inner.planes.iter().filter(|(_, plane)| plane.connected()).map(|(id, plane)| {
-            let on = plane.report.cns.get(cn);
-            let (health, reason) = on.map_or((plane.report.rest, ""), |on| (on.health, on.reason.as_str()));
+            let on = plane.told.report.cns.get(cn);
+            let (health, reason) =
+                on.map_or((plane.told.report.rest, ""), |on| (on.health, on.reason.as_str()));
             Said { plane: id, health, reason }
         }))
     }
@@ -471,9 +463,10 @@ impl Planes {
         let stored: BTreeSet<&String> = stored.collect();
         let unknown = stored.iter().copied().filter(|id| !inner.planes.contains_key(*id));
         let may_have = inner.planes.iter().filter(|(id, plane)| {
-            let none = plane.report.cns.get(cn).is_none_or(|on| on.sessions == 0);
-            let behind =
-                plane.acked < revision || plane.report.revision < revision || plane.report.sequence == 0;
+            let none = plane.told.report.cns.get(cn).is_none_or(|on| on.sessions == 0);
+            let behind = plane.told.acked < revision
+                || plane.told.report.revision < revision
+                || plane.told.report.sequence == 0;
             !none || (behind && (plane.connected() || stored.contains(id)))
         });
         unknown.chain(may_have.map(|(id, _)| id)).cloned().collect()
@@ -491,10 +484,11 @@ impl Planes {
         let mut inner = self.inner.lock();
         let Some(plane) = inner.planes.get_mut(&enrolled.id) else { return };
         if matches!(plane.link, Link::Connected { stream, .. } if stream == enrolled.stream) {
-            let (before, was_connected) = (Arc::clone(&plane.report), plane.connected());
+            let (before, was_connected) = (Arc::clone(&plane.told.report), plane.connected());
             change(plane);
-            plane.seen = SystemTime::now();
-            let is_other = !Arc::ptr_eq(&plane.report, &before) && plane.report.down() != before.down();
+            plane.told.seen = SystemTime::now();
+            let is_other =
+                !Arc::ptr_eq(&plane.told.report, &before) && plane.told.report.down() != before.down();
             let is_edge = is_other || plane.connected() != was_connected;
             inner.edges += u64::from(is_edge);
             self.tell(inner);
@@ -512,10 +506,8 @@ fn add(sums: &mut HashMap<String, u32>, name: &str, count: u32) {
 }
 
 impl Plane {
-    fn elsewhere(heard: Heard) -> Self {
-        let Heard { replica, incarnation, version, acked, refused, report, seen } = heard;
-        let link = Link::Elsewhere { replica };
-        Self { incarnation, version, acked, refused, sequence: 0, claimed: 0, report, seen, link }
+    fn elsewhere(Heard { replica, told }: Heard) -> Self {
+        Self { told, sequence: 0, claimed: 0, link: Link::Elsewhere { replica } }
     }
 
     /// To this replica or another one.
@@ -529,8 +521,8 @@ impl Plane {
 
     /// Another replica heard this of it. True where that is news.
     fn heard(&mut self, heard: Heard) -> bool {
-        let here = (self.incarnation, self.report.sequence.max(self.sequence));
-        let there = (heard.incarnation, heard.report.sequence);
+        let here = (self.told.incarnation, self.told.report.sequence.max(self.sequence));
+        let there = (heard.told.incarnation, heard.told.report.sequence);
         if let Link::Connected { superseded, .. } = &self.link {
             if there <= here {
                 return false;
@@ -540,31 +532,10 @@ impl Plane {
         } else if there < here {
             return false;
         }
-        let now = Self::elsewhere(heard);
-        let is_same = self.is_as(&now);
-        *self = now;
+        let is_there = matches!(&self.link, Link::Elsewhere { replica } if *replica == heard.replica);
+        let is_same = is_there && self.told.says_the_same(&heard.told);
+        *self = Self::elsewhere(heard);
         !is_same
-    }
-
-    fn is_as(&self, other: &Self) -> bool {
-        let is_there = match (&self.link, &other.link) {
-            (Link::Elsewhere { replica: one }, Link::Elsewhere { replica: other }) => one == other,
-            _ => false,
-        };
-        let tells =
-            |plane: &Self| (plane.incarnation, plane.acked, plane.refused.clone(), plane.version.clone());
-        is_there && tells(self) == tells(other) && self.report == other.report
-    }
-
-    fn told(&self) -> Told {
-        Told {
-            incarnation: self.incarnation,
-            version: self.version.clone(),
-            acked: self.acked,
-            refused: self.refused.clone(),
-            report: self.report.clone(),
-            seen: self.seen,
-        }
     }
 }
 
@@ -577,9 +548,9 @@ impl Enrolled {
     /// It applied a frame, or refused it.
     pub(crate) fn acked(&self, revision: u64, refused: &str) {
         self.planes.change(self, |plane| {
-            refused.clone_into(&mut plane.refused);
+            refused.clone_into(&mut plane.told.refused);
             if refused.is_empty() {
-                plane.acked = revision;
+                plane.told.acked = revision;
             }
         });
     }
@@ -587,8 +558,8 @@ impl Enrolled {
     /// It counted.
     pub(crate) fn reported(&self, report: Report) {
         self.planes.change(self, |plane| {
-            if report.sequence >= plane.report.sequence {
-                plane.report = Arc::new(report);
+            if report.sequence >= plane.told.report.sequence {
+                plane.told.report = Arc::new(report);
             }
         });
     }

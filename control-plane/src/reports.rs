@@ -123,6 +123,11 @@ struct Due {
 }
 
 impl Due {
+    fn new(id: String, told: Option<Told>, store_id: &str) -> Self {
+        let values = told.as_ref().map(|told| values(&id, told, store_id)).unwrap_or_default();
+        Self { id, told, values }
+    }
+
     fn bytes(&self) -> usize {
         self.values.iter().map(Vec::len).sum()
     }
@@ -144,19 +149,21 @@ impl Teller {
         self.find_strays(view, &told);
         let replicas = u32::try_from(view.replicas.len().max(1)).unwrap_or(u32::MAX);
         self.allowance.earn(RATE / f64::from(replicas));
-        let mut due = self.due(told, view);
-        due.reverse();
-        while self.allowance.left > 0.0 && !due.is_empty() {
+        let store_id = &view.snapshot.version().store_id;
+        // Each is put into words when its turn comes, which for some is not now.
+        let due = self.due(told).into_iter().map(|(id, told)| Due::new(id, told, store_id));
+        let mut due = due.peekable();
+        while self.allowance.left > 0.0 && due.peek().is_some() {
             let mut now: Vec<Due> = Vec::new();
             let (mut writes, mut bytes) = (0, 0);
-            while let Some(next) = due.last() {
+            while let Some(next) = due.peek() {
                 let parts = self.written.get(&next.id).map_or(0, |written| written.parts);
                 let more = next.values.len().max(parts);
                 if !now.is_empty() && (writes + more > WRITES || bytes + next.bytes() > BYTES) {
                     break;
                 }
                 (writes, bytes) = (writes + more, bytes + next.bytes());
-                now.extend(due.pop());
+                now.extend(due.next());
             }
             self.allowance.left -= f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
             self.write(lease, now).await?;
@@ -242,10 +249,10 @@ impl Teller {
 
     /// What is to be written, in this order: what others are to avoid, what changed, what is not here any more, what would
     /// look old; the oldest first.
-    fn due(&self, told: BTreeMap<String, Told>, view: &View) -> Vec<Due> {
+    fn due(&self, told: BTreeMap<String, Told>) -> Vec<(String, Option<Told>)> {
         let mut due = Vec::new();
         for id in self.written.keys().filter(|id| !told.contains_key(*id)) {
-            due.push(((2, None), Due { id: id.clone(), told: None, values: Vec::new() }));
+            due.push(((2, None), (id.clone(), None)));
         }
         for (id, told) in told {
             let before = self.written.get(&id);
@@ -256,9 +263,8 @@ impl Teller {
                 Some((written, _)) if written.at.elapsed() >= REFRESH => 3,
                 Some(_) => continue,
             };
-            let values = values(&id, &told, &view.snapshot.version().store_id);
             let at = before.map(|written| written.at);
-            due.push(((urgency, at), Due { id, told: Some(told), values }));
+            due.push(((urgency, at), (id, Some(told))));
         }
         due.sort_by_key(|(urgency, _)| *urgency);
         due.into_iter().map(|(_, due)| due).collect()

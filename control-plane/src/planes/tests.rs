@@ -148,15 +148,15 @@ async fn the_word_of_one_that_is_gone_holds_no_cn_down() {
 }
 
 fn heard(replica: &str, incarnation: u64, report: Report) -> Option<Heard> {
-    Some(Heard {
-        replica: replica.into(),
+    let told = Told {
         incarnation,
         version: "1".into(),
         acked: report.revision,
         refused: String::new(),
         report: Arc::new(report),
         seen: SystemTime::UNIX_EPOCH,
-    })
+    };
+    Some(Heard { replica: replica.into(), told })
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 //! Must not know: how it is written.
 
 use crate::cluster::{ClusterWatch, Stored, View};
-use crate::planes::{Heard, OnCn, Planes, Report};
+use crate::planes::{Heard, OnCn, Planes, Report, Told};
 use shunt_proto::cn::Health;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -72,7 +72,9 @@ fn changed(old: &View, new: &View) -> BTreeSet<String> {
 fn newest(view: &View, id: &str, myself: &str) -> Option<Heard> {
     let replicas = view.replicas.keys().filter(|replica| *replica != myself);
     let heard = replicas.filter_map(|replica| whole(view, replica, id));
-    heard.max_by_key(|(at, heard)| (heard.incarnation, heard.report.sequence, *at)).map(|(_, heard)| heard)
+    heard
+        .max_by_key(|(at, heard)| (heard.told.incarnation, heard.told.report.sequence, *at))
+        .map(|(_, heard)| heard)
 }
 
 /// What a data plane reported to that replica, with the revision at which it was written. None: nothing, not all of it, or
@@ -107,8 +109,7 @@ fn whole(view: &View, replica: &str, id: &str) -> Option<(u64, Heard)> {
         }
         report.tenants.extend(part.tenants.iter().map(|(name, sessions)| (name.clone(), *sessions)));
     }
-    let heard = Heard {
-        replica: replica.to_owned(),
+    let told = Told {
         incarnation: head.incarnation,
         version: head.version.clone(),
         acked: head.acknowledged,
@@ -116,7 +117,7 @@ fn whole(view: &View, replica: &str, id: &str) -> Option<(u64, Heard)> {
         report: Arc::new(report),
         seen: head.at.and_then(|at| SystemTime::try_from(at).ok()).unwrap_or(SystemTime::UNIX_EPOCH),
     };
-    Some((stored.mod_revision, heard))
+    Some((stored.mod_revision, Heard { replica: replica.to_owned(), told }))
 }
 
 #[cfg(test)]
