@@ -72,14 +72,6 @@ impl Etcd {
         .await
     }
 
-    /// The process of a member.
-    ///
-    /// # Errors
-    /// It does not run.
-    pub fn process(&self, n: usize) -> Result<&Process> {
-        self.members[n].process.as_ref().context("it does not run")
-    }
-
     /// Kills a member at once.
     ///
     /// # Errors
