@@ -6,15 +6,13 @@
 # Where cargo puts what it builds.
 BIN="${CARGO_TARGET_DIR:-$ROOT/target}/debug"
 
-build_shunt() {
+# build PROGRAM…
+build() {
   need cargo
-  (cd "$ROOT" && cargo build --locked --quiet -p shunt-standalone -p shuntctl) || die "the build failed"
+  (cd "$ROOT" && cargo build --locked --quiet "${@/#/--package=}") || die "the build failed"
 }
 
-build_planes() {
-  need cargo
-  (cd "$ROOT" && cargo build --locked --quiet -p shunt-control -p shunt-data -p shuntctl) || die "the build failed"
-}
+build_shunt() { build shunt-standalone shuntctl; }
 
 # http_ok PORT PATH: whether a GET is answered with 200 within two seconds. Without curl, which a
 # fresh machine lacks.
@@ -41,43 +39,56 @@ YAML
 
 shunt_runs() { runs "$(pid_of "$1/pid")" "$1/shunt.yaml"; }
 
-# start_shunt DIR CONTROL_PORT DATA_PORT: DIR/shunt.yaml is its configuration, DIR/log what it says.
-start_shunt() {
-  local dir=$1 control=$2 data=$3
-  shunt_runs "$dir" && return
-  setsid "$BIN/shunt-standalone" --config "$dir/shunt.yaml" </dev/null >>"$dir/log" 2>&1 8>&- &
-  echo $! >"$dir/pid"
+# start_program CONFIG PIDFILE LOG PROGRAM PORT…: it is ready when /readyz of each PORT says so.
+start_program() {
+  local config=$1 pid=$2 log=$3 program=$4; shift 4
+  program_runs() { runs "$(pid_of "$pid")" "$config"; }
+  program_runs && return
+  setsid "$BIN/$program" --config "$config" </dev/null >>"$log" 2>&1 8>&- &
+  echo $! >"$pid"
   disown $!
-  ready_or_dead() { ! shunt_runs "$dir" || { http_ok "$control" /readyz && http_ok "$data" /readyz; }; }
-  if ! wait_until 30 ready_or_dead || ! shunt_runs "$dir"; then
-    say "--- the last lines of $dir/log:"
-    tail -n 25 "$dir/log" >&2 || true
-    die "shunt-standalone did not become ready"
+  all_ready() { local port; for port in "$@"; do http_ok "$port" /readyz || return 1; done; }
+  ready_or_dead() { ! program_runs || all_ready "$@"; }
+  if ! wait_until 30 ready_or_dead "$@" || ! program_runs; then
+    say "--- the last lines of $log:"
+    tail -n 25 "$log" >&2 || true
+    die "$program did not become ready"
   fi
+}
+
+# start_shunt DIR CONTROL_PORT DATA_PORT: DIR/shunt.yaml is its configuration, DIR/log what it says.
+start_shunt() { start_program "$1/shunt.yaml" "$1/pid" "$1/log" shunt-standalone "$2" "$3"; }
+
+# shop_groups PORT: groups and tenants of three CNs on PORT and the two behind it.
+shop_groups() {
+  cat <<YAML
+groups:
+  - { name: tp, labels: { workload: tp }, tenant: acme, replicas: 2,
+      cns: [ { name: cn-1, address: 127.0.0.1:$1 }, { name: cn-2, address: 127.0.0.1:$(($1 + 1)) } ] }
+  - { name: shared, cns: [ { name: cn-3, address: 127.0.0.1:$(($1 + 2)) } ] }
+tenants:
+  - { name: acme, default_labels: { workload: tp } }
+YAML
+}
+
+# client_settings FILE PORT PASSWORD_FILE: so that nobody needs to type a password, `mariadb --defaults-file=FILE`.
+client_settings() {
+  (umask 077 && cat >"$1" <<CNF
+[client]
+host = 127.0.0.1
+port = $2
+user = app
+password = $(cat "$3")
+database = shop
+skip-ssl
+CNF
+  )
 }
 
 # Its own limit for ending in order is 30 s.
 stop_shunt() { stop_group "$1/pid" "$1/shunt.yaml" 40; }
 
 # --- several programs in one folder -------------------------------------------
-
-# start_program DIR NAME PROGRAM PORT: DIR/NAME.yaml is its configuration; it is ready when /readyz of
-# PORT says so.
-start_program() {
-  local dir=$1 name=$2 program=$3 port=$4
-  program_runs() { runs "$(pid_of "$dir/$name.pid")" "$dir/$name.yaml"; }
-  program_runs && return
-  ! port_used "$port" || die "port $port is in use"
-  setsid "$BIN/$program" --config "$dir/$name.yaml" </dev/null >>"$dir/$name.log" 2>&1 8>&- &
-  echo $! >"$dir/$name.pid"
-  disown $!
-  program_ready_or_dead() { ! program_runs || http_ok "$port" /readyz; }
-  if ! wait_until 30 program_ready_or_dead || ! program_runs; then
-    say "--- the last lines of $dir/$name.log:"
-    tail -n 25 "$dir/$name.log" >&2 || true
-    die "$name did not become ready"
-  fi
-}
 
 # start_etcd DIR N MEMBERS: member N of three, with clients on port 2390+N and its peers on 2400+N.
 start_etcd() {

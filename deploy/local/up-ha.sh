@@ -12,7 +12,7 @@ base=13406
 
 "$here/install.sh" build servers tools
 say "building"
-build_planes
+build shunt-control shunt-data shuntctl
 mkdir -p "$dir"
 lock "$dir/lock"
 say "three MariaDB servers"
@@ -22,6 +22,12 @@ members=etcd-1=http://127.0.0.1:2401,etcd-2=http://127.0.0.1:2402,etcd-3=http://
 etcds='[http://127.0.0.1:2391, http://127.0.0.1:2392, http://127.0.0.1:2393]'
 controls='[http://127.0.0.1:6501, http://127.0.0.1:6502, http://127.0.0.1:6503]'
 
+# start NAME PROGRAM PORT
+start() {
+  runs "$(pid_of "$dir/$1.pid")" "$dir/$1.yaml" || ! port_used "$3" || die "port $3 is in use"
+  start_program "$dir/$1.yaml" "$dir/$1.pid" "$dir/$1.log" "$2" "$3"
+}
+
 for n in 1 2 3; do
   start_etcd "$dir" $n $members
 done
@@ -29,18 +35,15 @@ for n in 1 2 3; do
   wait_until 30 etcd_answers $n || die "etcd-$n does not answer: $dir/etcd-$n.log"
 done
 for n in 1 2 3; do
-  cat >"$dir/control-$n.yaml" <<YAML
+  {
+    cat <<YAML
 api: { listen: 127.0.0.1:650$n }
 admin: { control: 127.0.0.1:658$n }
 store: { etcd: { endpoints: $etcds } }
-groups:
-  - { name: tp, labels: { workload: tp }, tenant: acme, replicas: 2,
-      cns: [ { name: cn-1, address: 127.0.0.1:$base }, { name: cn-2, address: 127.0.0.1:$((base + 1)) } ] }
-  - { name: shared, cns: [ { name: cn-3, address: 127.0.0.1:$((base + 2)) } ] }
-tenants:
-  - { name: acme, default_labels: { workload: tp } }
 YAML
-  start_program "$dir" control-$n shunt-control 658$n
+    shop_groups $base
+  } >"$dir/control-$n.yaml"
+  start control-$n shunt-control 658$n
 done
 for n in 1 2; do
   cat >"$dir/data-$n.yaml" <<YAML
@@ -50,24 +53,16 @@ control: { endpoints: $controls }
 state: $dir/data-$n
 cn_account: { user: shunt, password_file: $cluster/passwords/shunt }
 YAML
-  start_program "$dir" data-$n shunt-data 659$n
+  start data-$n shunt-data 659$n
 done
 
-(umask 077 && cat >"$STATE/client-ha.cnf" <<CNF
-[client]
-host = 127.0.0.1
-user = app
-password = $(cat "$cluster/passwords/app")
-database = shop
-skip-ssl
-CNF
-)
+client_settings "$STATE/client-ha.cnf" 6011 "$cluster/passwords/app"
 
 cat <<WORDS
 Shunt is up: MySQL on 127.0.0.1:6011 and 6012, gRPC on 127.0.0.1:6501, 6502 and 6503, etcd on 127.0.0.1:2391 to 2393.
 Configurations, logs and process ids are in .shunt/up-ha.
 
-  mariadb --defaults-file=.shunt/client-ha.cnf -P 6011 --user='acme:app?workload=tp'
+  mariadb --defaults-file=.shunt/client-ha.cnf --user='acme:app?workload=tp'
   target/debug/shuntctl --server 127.0.0.1:6502 status
   kill -9 \$(cat .shunt/up-ha/control-1.pid); deploy/local/up-ha.sh              # it dies, and is started again
   etcdctl --endpoints 127.0.0.1:2391 get --prefix /shunt/report/                # ETCDCTL_API=3, what data planes count

@@ -24,27 +24,10 @@ say "three MariaDB servers"
 
 {
   shunt_settings "$dir" 6001 6500 6580 6581 "$cluster/passwords/shunt"
-  cat <<YAML
-groups:
-  - { name: tp, labels: { workload: tp }, tenant: acme, replicas: 2,
-      cns: [ { name: cn-1, address: 127.0.0.1:$base }, { name: cn-2, address: 127.0.0.1:$((base + 1)) } ] }
-  - { name: shared, cns: [ { name: cn-3, address: 127.0.0.1:$((base + 2)) } ] }
-tenants:
-  - { name: acme, default_labels: { workload: tp } }
-YAML
+  shop_groups $base
 } >"$dir/shunt.yaml"
 
-# So that nobody needs to type a password: mariadb --defaults-file=.shunt/client.cnf
-(umask 077 && cat >"$STATE/client.cnf" <<CNF
-[client]
-host = 127.0.0.1
-port = 6001
-user = app
-password = $(cat "$cluster/passwords/app")
-database = shop
-skip-ssl
-CNF
-)
+client_settings "$STATE/client.cnf" 6001 "$cluster/passwords/app"
 
 start_shunt "$dir" 6580 6581
 cat <<WORDS
